@@ -1,0 +1,188 @@
+"""Start `vllm serve`, ask it one question, keep it until Ctrl-C.
+
+The arguments are those of `vllm serve`, passed on as they are; --port is the
+only one read here.  Called by `make serve`.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+HOST = "127.0.0.1"
+# The answer to this one is "3 7 11 15 19 23".
+QUESTION = "count 3 by 4 x6"
+# What the server prints goes here: it is long, and of use when something fails.
+LOG = "serve.log"
+LOG_LINES_SHOWN = 30
+# How long the server may take to end by itself, and its children after it.
+STOP_SECONDS = 20
+
+# No proxy, whatever the environment says: the server is on this machine.
+http = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def say(text: str) -> None:
+    print(f"== {text}", flush=True)
+
+
+def environment() -> dict[str, str]:
+    """The server's environment; what is already set stays as it is."""
+    env = dict(os.environ)
+    env.setdefault("VLLM_NO_USAGE_STATS", "1")
+    # The CPU build takes half of the memory for its cache unless told a number
+    # of GiB.  CUDA builds do not read this.
+    env.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+    return env
+
+
+def start(arguments: list[str]) -> subprocess.Popen:
+    vllm = shutil.which("vllm", path=os.path.dirname(sys.executable))
+    if vllm is None:
+        sys.exit("error: no `vllm` command beside this Python; run `make serve`")
+    # A session of its own, so that Ctrl-C reaches this script alone, which
+    # then ends the server in order, and so that all its processes can be found.
+    with open(LOG, "wb") as log:
+        return subprocess.Popen(
+            [vllm, "serve", *arguments],
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def fail(text: str) -> int:
+    say(f"error: {text}")
+    return 1
+
+
+def fail_with_log(text: str) -> int:
+    with open(LOG, errors="replace") as log:
+        lines = log.readlines()[-LOG_LINES_SHOWN:]
+    print(f"-- the end of {LOG}:", *(line.rstrip() for line in lines), sep="\n")
+    return fail(text)
+
+
+def group_alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def stop(server: subprocess.Popen) -> None:
+    """End the server and every process it started."""
+    deadline = time.monotonic() + STOP_SECONDS
+    if server.poll() is None:
+        server.send_signal(signal.SIGINT)
+    while group_alive(server.pid) and time.monotonic() < deadline:
+        server.poll()
+        time.sleep(0.1)
+    if group_alive(server.pid):
+        os.killpg(server.pid, signal.SIGKILL)
+    server.wait()
+
+
+def wait_until_healthy(server: subprocess.Popen, url: str) -> bool:
+    """True once /health answers, False if the server ends before that."""
+    while server.poll() is None:
+        try:
+            with http.open(f"{url}/health", timeout=5):
+                return True
+        except OSError:
+            time.sleep(0.5)
+    return False
+
+
+def ask(url: str, question: str) -> str:
+    with http.open(f"{url}/v1/models", timeout=60) as reply:
+        model = json.load(reply)["data"][0]["id"]
+    body = {"model": model, "messages": [{"role": "user", "content": question}]}
+    request = urllib.request.Request(
+        f"{url}/v1/chat/completions",
+        data=json.dumps(body).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    with http.open(request, timeout=600) as reply:
+        return json.load(reply)["choices"][0]["message"]["content"]
+
+
+def own_the_terminal() -> None:
+    """Have Ctrl-C signal this process alone, not `make` above it too.
+
+    make would end with "Interrupt" and an error status however well the server
+    ended.  A process group in a terminal's foreground gets its signals, so this
+    process makes one of its own, as a shell does for each command it runs.
+    """
+    try:
+        terminal = os.open("/dev/tty", os.O_RDWR)
+    except OSError:
+        return  # no terminal, no Ctrl-C
+    if os.tcgetpgrp(terminal) == os.getpgrp() != os.getpid():
+        # Setting a terminal's foreground group from outside of it, as is done
+        # here, stops the process unless this signal is ignored.
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+        # Ctrl-Z would stop this process while make goes on waiting for it,
+        # which leaves no way to get the terminal back.
+        signal.signal(signal.SIGTSTP, signal.SIG_IGN)
+        os.setpgid(0, 0)
+        os.tcsetpgrp(terminal, os.getpid())
+    os.close(terminal)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--port", type=int, default=8000)
+    port = parser.parse_known_args()[0].port
+    url = f"http://{HOST}:{port}"
+
+    with socket.socket() as probe:
+        if probe.connect_ex((HOST, port)) == 0:
+            # Its answers would pass for those of the server started here.
+            return fail(f"port {port} is taken; try make serve PORT=...")
+
+    own_the_terminal()
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+    for number in signals:
+        signal.signal(number, signal.default_int_handler)  # KeyboardInterrupt
+
+    server = None
+    try:
+        say(f"vllm serve {' '.join(sys.argv[1:])} (its output: {LOG})")
+        began = time.monotonic()
+        server = start(["--host", HOST, *sys.argv[1:]])
+        if not wait_until_healthy(server, url):
+            status = server.returncode
+            return fail_with_log(f"the server ended while starting, status {status}")
+        say(f"serving at {url}/v1 after {time.monotonic() - began:.0f} s")
+        print(f"question: {QUESTION}")
+        print(f"answer:   {ask(url, QUESTION)}", flush=True)
+        say("serving until Ctrl-C")
+        status = server.wait()
+        return fail_with_log(f"the server ended by itself, status {status}")
+    except urllib.error.HTTPError as error:
+        return fail(f"{error}: {error.read().decode(errors='replace')}")
+    except OSError as error:
+        return fail_with_log(f"no answer: {error}")
+    except KeyboardInterrupt:
+        say("stopping")
+        return 0
+    finally:
+        for number in signals:
+            signal.signal(number, signal.SIG_IGN)
+        if server is not None:
+            stop(server)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

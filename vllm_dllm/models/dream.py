@@ -1,0 +1,11 @@
+"""Dream (arXiv:2508.15487): a Qwen2.5 adapted to diffusion; row i predicts position i+1."""
+
+from vllm.model_executor.models.llama import LlamaForCausalLM
+
+
+class DreamModel(LlamaForCausalLM):
+    """Architecture `DreamModel`: Dream-org/Dream-v0-Base/-Instruct-7B, Dream-Coder, DiffuCoder.
+
+    The layers are Llama's with a bias on query, key and value; the weight names are Qwen2's, which
+    are Llama's.
+    """

@@ -1,0 +1,92 @@
+"""What a setting is: its name, type, bounds, default and help, and how a value is checked."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+
+class SettingError(ValueError):
+    """A setting or request that is refused. The message names the setting, the value and what is allowed."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One `dllm_*` setting.
+
+    `name` is without the prefix: option `block_length` is `dllm_block_length` in `additional_config`
+    and in a request, `--dllm-block-length` on the command line.
+    """
+
+    name: str
+    type: type  # int, float, str, bool, or list (of floats)
+    default: Any
+    help: str
+    low: float | None = None
+    high: float | None = None
+    open_low: bool = False  # the lower bound itself is not allowed
+    choices: tuple[str, ...] | None = None
+    server_only: bool = False
+
+    @property
+    def key(self) -> str:
+        return f"dllm_{self.name}"
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.key.replace("_", "-")
+
+    @property
+    def allowed(self) -> str:
+        """In words, for a refusal and for `--help`."""
+        if self.choices is not None:
+            return "one of " + ", ".join(self.choices)
+        kind = {
+            int: "a whole number",
+            float: "a number",
+            str: "a text",
+            bool: "true or false",
+            list: "a list of numbers",
+        }[self.type]
+        if self.low is not None and self.high is not None:
+            return f"{kind} {'above' if self.open_low else 'from'} {self.low:g} to {self.high:g}"
+        if self.low is not None:
+            return f"{kind} {'above' if self.open_low else 'of at least'} {self.low:g}"
+        return kind
+
+    def check(self, value: Any) -> Any:
+        """`value` as this option's type.
+
+        Raises SettingError for a wrong type, a NaN or infinity, and anything out of bounds.
+        """
+        if self.type is list:
+            if not isinstance(value, list | tuple) or not all(_is_number(v) for v in value):
+                raise self.refusal(value)
+            return [float(v) for v in value]
+        if self.type is float:
+            good = _is_number(value)
+        elif self.type is int:
+            good = isinstance(value, int) and not isinstance(value, bool)
+        else:
+            good = isinstance(value, self.type)
+        if not good:
+            raise self.refusal(value)
+        if self.choices is not None and value not in self.choices:
+            raise self.refusal(value)
+        if self.low is not None and (value < self.low or (self.open_low and value == self.low)):
+            raise self.refusal(value)
+        if self.high is not None and value > self.high:
+            raise self.refusal(value)
+        return float(value) if self.type is float else value
+
+    def refusal(self, value: Any) -> SettingError:
+        return SettingError(f"{self.key}={value!r} is not allowed: it must be {self.allowed}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def names(options: Iterable[Option]) -> str:
+    """The keys of `options`, for a refusal."""
+    return ", ".join(o.key for o in options) or "none"

@@ -1,0 +1,167 @@
+"""The diffusion scheduler: it owns every request's decoding, plans passes, and packs them into steps."""
+
+from typing import Any
+
+import numpy as np
+from vllm.logger import init_logger
+from vllm.v1.core.sched.interface import PauseState
+from vllm.v1.core.sched.output import CachedRequestData
+from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.engine import EngineCoreEventType
+from vllm.v1.outputs import LogprobsLists
+from vllm.v1.request import Request, RequestStatus
+
+from vllm_dllm.batch import make_batch
+from vllm_dllm.config import check_server, given, resolve
+from vllm_dllm.decoding import Decoding, Sampling
+from vllm_dllm.engine_config import model_traits
+from vllm_dllm.scheduler_output import DiffusionModelRunnerOutput, DiffusionSchedulerOutput
+from vllm_dllm.trace import Trace
+
+logger = init_logger(__name__)
+
+
+class DiffusionScheduler(Scheduler):
+    """vLLM's scheduler with the schedule of diffusion decoding.
+
+    A request takes the KV slots of its whole canvas when it is admitted and keeps them until it ends, so
+    a running request is never preempted. Each step holds one pass of every running request, as far as
+    the token budget goes; those left out come first in the next step.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.traits = model_traits(self.vllm_config)
+        self.server_settings = check_server(self.vllm_config.additional_config, self.traits)
+        self.decodings: dict[str, Decoding] = {}
+        trace = self.server_settings.get("dllm_trace")
+        self.trace = Trace(trace) if trace else None
+
+    # ---- one step out ----
+
+    def schedule(self, throttle_prefills: bool = False) -> DiffusionSchedulerOutput:
+        self.current_step += 1
+        budget = self.max_num_scheduled_tokens
+        due: list[Request] = []
+        waits: list[Request] = []
+        if self.pause_state != PauseState.PAUSED_ALL:
+            for request in self.running:
+                tokens = len(self.decodings[request.request_id].next_pass().queries)
+                (due if tokens <= budget else waits).append(request)
+                budget -= tokens if due and due[-1] is request else 0
+            if self.pause_state == PauseState.UNPAUSED and not waits:
+                due += self._admit(budget)
+            self.running = waits + due
+
+        decodings = [self.decodings[r.request_id] for r in due]
+        scheduled = {r.request_id: len(d.next_pass().queries) for r, d in zip(due, decodings, strict=True)}
+        for request in due:
+            request.num_in_flight_tokens += scheduled[request.request_id]
+        output = DiffusionSchedulerOutput(
+            scheduled_new_reqs=[],  # a batch says all there is to know: the worker keeps no request
+            scheduled_cached_reqs=CachedRequestData.make_empty(),
+            num_scheduled_tokens=scheduled,
+            total_num_scheduled_tokens=sum(scheduled.values()),
+            scheduled_spec_decode_tokens={},
+            scheduled_encoder_inputs={},
+            finished_req_ids=self.finished_req_ids,
+            free_encoder_mm_hashes=[],
+            batch=make_batch(decodings, [self._pages(r) for r in due]) if due else None,
+        )
+        self.finished_req_ids = set()
+        return output
+
+    def _admit(self, budget: int) -> list[Request]:
+        """Waiting requests, in their order, as long as slots and `budget` last."""
+        admitted: list[Request] = []
+        while self.waiting and len(self.running) + len(admitted) < self.max_num_active_reqs:
+            request = self.waiting.peek_request()
+            canvas_len = request.num_prompt_tokens + request.max_tokens
+            if canvas_len > budget:
+                break
+            others = bool(self.running or admitted)
+            if self.kv_cache_manager.allocate_slots(request, canvas_len, has_scheduled_reqs=others) is None:
+                break
+            self.waiting.pop_request()
+            self.decodings[request.request_id] = self._start(request)
+            request.status = RequestStatus.RUNNING
+            if self.log_stats:
+                request.record_event(EngineCoreEventType.SCHEDULED)
+            budget -= canvas_len
+            admitted.append(request)
+        return admitted
+
+    def _start(self, request: Request) -> Decoding:
+        params = request.sampling_params
+        sampling = Sampling(params.temperature, params.top_k, params.top_p, params.seed, params.num_logprobs)
+        settings = resolve(self.server_settings, given(params.extra_args), self.traits)
+        return Decoding(request.prompt_token_ids, request.max_tokens, settings, sampling, self.traits)
+
+    def _pages(self, request: Request) -> list[int]:
+        return self.kv_cache_manager.get_block_ids(request.request_id)[0]
+
+    # ---- one step back ----
+
+    def update_from_output(self, scheduler_output, model_runner_output):
+        """Unmask, then hand the tokens that became final to vLLM's own stop, output and streaming code."""
+        assert isinstance(scheduler_output, DiffusionSchedulerOutput)
+        if scheduler_output.batch is not None:
+            assert isinstance(model_runner_output, DiffusionModelRunnerOutput)
+            self._observe(scheduler_output, model_runner_output)
+        return super().update_from_output(scheduler_output, model_runner_output)
+
+    def _observe(self, step: DiffusionSchedulerOutput, output: DiffusionModelRunnerOutput) -> None:
+        batch, seen = step.batch, output.observation
+        logprobs = []
+        starts = batch.row_starts.tolist()
+        output.sampled_token_ids = []
+        for i, req_id in enumerate(output.req_ids):
+            decoding = self.decodings.get(req_id)
+            tokens: list[int] = []
+            if decoding is not None:  # None: it was aborted while its pass ran
+                candidates = decoding.canvas.candidates()
+                decoding.finish_pass(seen.of_request(i, starts[i], starts[i + 1], candidates))
+                first = decoding.sent
+                tokens = decoding.take_tokens()
+                if decoding.logprobs is not None:
+                    logprobs.append((i, decoding.logprobs[first : decoding.sent]))
+            output.sampled_token_ids.append(tokens)
+        if logprobs:
+            output.logprobs = _logprobs_lists(logprobs, len(output.req_ids))
+
+    # ---- the end of a request ----
+
+    def _free_request(self, request: Request, delay_free_blocks: bool = False):
+        decoding = self.decodings.pop(request.request_id, None)
+        if decoding is not None and self.trace is not None:
+            self.trace.write(request, decoding)
+        return super()._free_request(request, delay_free_blocks)
+
+    def check_integrity(self) -> None:
+        """Raise AssertionError unless requests, decodings and KV blocks agree with each other."""
+        running = {r.request_id for r in self.running}
+        assert len(running) == len(self.running), "a request runs twice"
+        assert running == set(self.decodings), f"decodings {set(self.decodings)} of running requests {running}"
+        waiting = {r.request_id for r in self.waiting}
+        assert not running & waiting, "a request runs and waits"
+        assert running | waiting == set(self.requests), "a request neither runs nor waits"
+        pool = self.kv_cache_manager.block_pool
+        held = [page for r in self.running for page in self._pages(r)]
+        assert len(held) == len(set(held)), "a page belongs to two requests"
+        free = pool.get_num_free_blocks()
+        usable = pool.num_gpu_blocks - 1  # vLLM keeps page 0 as its null block
+        assert free + len(held) == usable, f"{len(held)} pages held and {free} free, of {usable}"
+
+
+def _logprobs_lists(parts: list[tuple[int, list[Any]]], num_requests: int) -> LogprobsLists:
+    """vLLM's form: rows of all requests one after the other, padded to the most log probabilities asked for."""
+    rows = [row for _, part in parts for row in part]
+    width = max((len(ids) for ids, _, _ in rows), default=1)
+    ids = np.zeros((len(rows), width), np.int32)
+    logprobs = np.full((len(rows), width), -np.inf, np.float32)
+    for i, (row_ids, row_logprobs, _) in enumerate(rows):
+        ids[i, : len(row_ids)] = row_ids
+        logprobs[i, : len(row_ids)] = row_logprobs
+    counts = dict((i, len(part)) for i, part in parts)
+    starts = np.cumsum([0] + [counts.get(i, 0) for i in range(num_requests)]).tolist()
+    return LogprobsLists(ids, logprobs, np.asarray([rank for _, _, rank in rows], np.int32), starts)

@@ -1,0 +1,30 @@
+"""The record of a request's passes (`dllm_trace`): one JSON line for each finished request."""
+
+import json
+
+from vllm.v1.request import Request
+
+from vllm_dllm.decoding import Decoding
+
+
+class Trace:
+    """Appends to a file. A line has `request_id`, `prompt_len`, `gen_length`, `cache`, `output_ids` (the
+    whole response; what was never unmasked is the mask token), and lists with one entry for each pass:
+    `query_tokens`, `full`, `unmasked` (response positions).
+    """
+
+    def __init__(self, path: str):
+        self.file = open(path, "a", buffering=1)  # noqa: SIM115 (open as long as the engine)
+
+    def write(self, request: Request, decoding: Decoding) -> None:
+        line = {
+            "request_id": request.request_id,
+            "finish_reason": str(request.get_finished_reason()),
+            "prompt_len": decoding.canvas.prompt_len,
+            "gen_length": decoding.canvas.gen_length,
+            "cache": decoding.settings.cache,
+            "output_ids": decoding.canvas.response.tolist(),
+        }
+        passes = decoding.trace
+        line |= {key: [p[key] for p in passes] for key in (passes[0] if passes else ())}
+        self.file.write(json.dumps(line) + "\n")

@@ -1,0 +1,61 @@
+"""The score that ranks candidates: a confidence, a margin, a negative entropy, a random number."""
+
+import numpy as np
+import torch
+
+from vllm_dllm.canvas import Canvas
+from vllm_dllm.observation import Observation
+
+SCORES = ("confidence", "margin", "entropy", "random", "origin")
+
+
+def score(
+    kind: str,
+    canvas: Canvas,
+    seen: Observation,
+    rng: np.random.Generator | None,
+    fixed: np.ndarray | None = None,
+    sigma: float | None = None,
+) -> np.ndarray:
+    """float32, one for each response position; -inf where it is no candidate.
+
+    `fixed` are the scores of `random` where the request brings its own; `sigma` in tokens is the
+    certainty prior's width (d2Cache, arXiv:2509.23094), which multiplies the score.
+    """
+    scores = np.full(canvas.gen_length, -np.inf, np.float32)
+    at = canvas.candidates()
+    read = np.searchsorted(seen.positions, at)
+    if kind == "margin":
+        scores[at] = seen.margin[read]
+    elif kind == "entropy":
+        scores[at] = -seen.entropy[read]
+    elif kind == "random":
+        scores[at] = fixed[at] if fixed is not None else rng.random(len(at))
+    else:  # `origin` draws and does not look at it
+        scores[at] = seen.confidence[read]
+    if sigma:
+        scores[at] *= certainty_density(~canvas.masked, sigma)[at]
+    return scores
+
+
+def certainty_density(known: np.ndarray, sigma: float) -> np.ndarray:
+    """How much of each response position's neighbourhood is known: float32 from 0 to 1.
+
+    For position i: sum_j known(j) g(i - j) / sum_j g(i - j), g(d) = exp(-d^2 / (2 sigma^2)), over a line
+    three responses long: all left of the response is known, all right of it if its last position is.
+    Source: arXiv:2509.23094, Kamichanw/d2Cache. Equal densities are common (a gap's two ends), so their
+    order hangs on the rounding of the source's float32 Fourier transform, whose sizes are kept here.
+    """
+    n = len(known)
+    line = torch.ones(3 * n)
+    line[n : 2 * n] = torch.from_numpy(known)
+    if not known[-1]:
+        line[2 * n :] = 0
+    distance = torch.arange(6 * n)
+    distance[3 * n :] -= 6 * n  # the kernel, wrapped around
+    kernel = torch.fft.fft(torch.exp(-(distance**2) / (2 * sigma**2)))
+
+    def smooth(signal: torch.Tensor) -> torch.Tensor:
+        return torch.fft.ifft(torch.fft.fft(signal, n=6 * n) * kernel).real[n : 2 * n]
+
+    return (smooth(line) / smooth(torch.ones(6 * n)).clamp_min(1e-8)).numpy()

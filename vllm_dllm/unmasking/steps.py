@@ -1,0 +1,48 @@
+"""Fixed steps, as LLaDA counts them. Source: `generate.py` of ML-GSAI/LLaDA (arXiv:2502.09992)."""
+
+import numpy as np
+
+from vllm_dllm.canvas import Canvas
+from vllm_dllm.options import Option, SettingError
+from vllm_dllm.unmasking.base import UnmaskingRule, top
+
+STEPS = Option("steps", int, None, "unmask in this many passes, divided evenly over the blocks", low=1)
+
+
+class Steps(UnmaskingRule):
+    """`steps` passes in all, evenly over the blocks.
+
+    With m masked positions at a block's start and s steps in it, step i unmasks m // s positions, plus
+    one while i < m % s, the largest scores first.
+    """
+
+    option = STEPS
+
+    def __init__(self, steps: int):
+        self.steps = steps
+        self.block = -1  # the block that `step` counts in
+        self.step = 0
+        self.masked = 0  # candidates at that block's start
+
+    def check(self, canvas: Canvas) -> None:
+        if self.steps % canvas.num_blocks or self.steps > canvas.gen_length:
+            raise SettingError(
+                f"dllm_steps={self.steps} is not allowed: it must be a multiple of the number of blocks "
+                f"({canvas.num_blocks}, for {canvas.gen_length} response tokens in blocks of "
+                f"{canvas.block_length}) and at most {canvas.gen_length}"
+            )
+
+    def select(self, canvas, scores, seen, rng):
+        masked = len(canvas.candidates())
+        if canvas.block != self.block:
+            self.block, self.step, self.masked = canvas.block, 0, masked
+        chosen = self.choose(canvas, scores, masked, self.steps // canvas.num_blocks, rng)
+        self.step += 1
+        return chosen
+
+    def choose(
+        self, canvas: Canvas, scores: np.ndarray, masked: int, steps: int, rng: np.random.Generator | None
+    ) -> np.ndarray:
+        """The positions of step `self.step` of the `steps` in this block; `masked` candidates are left."""
+        n = self.masked // steps + (self.step < self.masked % steps)
+        return top(scores, n, pad=canvas.prompt_len)

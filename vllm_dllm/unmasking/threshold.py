@@ -1,0 +1,20 @@
+"""Parallel decoding by a confidence threshold. Source: Fast-dLLM (arXiv:2505.22618), NVlabs/Fast-dLLM."""
+
+import numpy as np
+
+from vllm_dllm.options import Option
+from vllm_dllm.unmasking.base import UnmaskingRule, top
+
+
+class Threshold(UnmaskingRule):
+    """All candidates whose score is at least `threshold`; the largest one if there is none."""
+
+    option = Option("threshold", float, None, "unmask all positions whose score reaches this", low=0, high=1)
+    scores = ("confidence", "margin")
+
+    def __init__(self, threshold: float):
+        self.threshold = np.float32(threshold)
+
+    def select(self, canvas, scores, seen, rng):
+        chosen = np.flatnonzero(scores >= self.threshold)
+        return chosen if len(chosen) else top(scores, 1)

@@ -1,0 +1,1 @@
+"""The side that owns weights and caches: it computes passes and keeps no decoding state."""

@@ -1,0 +1,174 @@
+"""Runs partial passes: any positions of any canvases, over vLLM's paged KV cache."""
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+import torch
+from vllm.config import VllmConfig
+from vllm.forward_context import set_forward_context
+from vllm.logger import init_logger
+from vllm.model_executor.model_loader import get_model_loader
+from vllm.utils.mem_utils import DeviceMemoryProfiler
+from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.kv_cache_interface import KVCacheConfig, KVCacheSpec
+from vllm.v1.outputs import EMPTY_MODEL_RUNNER_OUTPUT, ModelRunnerOutput
+from vllm.v1.worker.gpu.attn_utils import (
+    build_attn_metadata,
+    build_slot_mappings_by_layer,
+    get_kv_cache_spec,
+    init_attn_backend,
+    init_kv_cache,
+)
+from vllm.v1.worker.utils import clear_layer_kv_caches
+
+from vllm_dllm.batch import Batch
+from vllm_dllm.observation import Readout
+from vllm_dllm.scheduler_output import DiffusionModelRunnerOutput, DiffusionSchedulerOutput
+from vllm_dllm.worker.readout import Reader
+
+logger = init_logger(__name__)
+
+
+class DiffusionModelRunner:
+    """Holds the weights and the KV cache, and computes what a `Batch` says.
+
+    It keeps nothing about a request from one pass to the next but the keys and values in its pages.
+    """
+
+    def __init__(self, vllm_config: VllmConfig, device: torch.device):
+        self.vllm_config = vllm_config
+        self.device = device
+        self.max_tokens = vllm_config.scheduler_config.max_num_batched_tokens
+        self.kv_caches: dict[str, Any] = {}
+        config = vllm_config.model_config.hf_config
+        self.reader = Reader(config.sampler, config.mask_token_id)
+
+    # ---- what vLLM's worker asks of a runner ----
+
+    def load_model(self, load_dummy_weights: bool = False) -> None:
+        config = self.vllm_config
+        if load_dummy_weights:
+            config.load_config.load_format = "dummy"
+        with DeviceMemoryProfiler(self.device) as used:
+            self.model = get_model_loader(config.load_config).load_model(
+                vllm_config=config, model_config=config.model_config
+            )
+        self.model_memory_usage = used.consumed_memory
+
+    def get_model(self) -> torch.nn.Module:
+        return self.model
+
+    def get_supported_tasks(self) -> tuple[str, ...]:
+        return ("generate",)
+
+    def get_kv_cache_spec(self) -> dict[str, KVCacheSpec]:
+        return get_kv_cache_spec(self.vllm_config)
+
+    def initialize_kv_cache(
+        self,
+        kv_cache_config: KVCacheConfig,
+        is_profiling: bool = False,
+        kv_cache_allocation_context: AbstractContextManager | None = None,
+    ) -> None:
+        config = self.vllm_config
+        self.kv_cache_config = kv_cache_config
+        self.attn_groups, _, kernel_block_sizes = init_attn_backend(kv_cache_config, config, self.device)
+        (group,) = kv_cache_config.kv_cache_groups  # every layer attends alike
+        self.page_size = group.kv_cache_spec.block_size
+        if kernel_block_sizes != [self.page_size]:
+            raise ValueError(
+                f"block_size={self.page_size} is not allowed: the attention backend reads pages of "
+                f"{kernel_block_sizes[0]} tokens; set --block-size {kernel_block_sizes[0]}"
+            )
+        self.kv_caches = init_kv_cache(
+            config.compilation_config.static_forward_context,
+            kv_cache_config,
+            self.device,
+            kernel_block_sizes,
+            config,
+            kv_cache_allocation_context=kv_cache_allocation_context,
+        )
+
+    @torch.inference_mode()
+    def profile_run(self, randomize_inputs: bool = False) -> None:
+        """The largest step there can be, without a KV cache, so that vLLM sees the memory it takes."""
+        ids = torch.zeros(self.max_tokens, dtype=torch.int64, device=self.device)
+        with set_forward_context(None, self.vllm_config, num_tokens=self.max_tokens):
+            hidden = self.model(ids, ids)
+        logits = self.model.compute_logits(hidden)
+        if logits is not None:
+            readout = Readout(margin=True, entropy=True)
+            self.reader.read(logits, np.asarray([0, len(logits)]), [readout])
+
+    warming_up_model = profile_run  # what vLLM's CPU worker calls it
+
+    def execute_model(
+        self, scheduler_output: SchedulerOutput, intermediate_tensors: None = None
+    ) -> ModelRunnerOutput:
+        if not scheduler_output.total_num_scheduled_tokens:
+            return EMPTY_MODEL_RUNNER_OUTPUT
+        assert isinstance(scheduler_output, DiffusionSchedulerOutput)
+        return self.run(scheduler_output.batch, list(scheduler_output.num_scheduled_tokens))
+
+    def update_max_model_len(self, max_model_len: int) -> None:
+        """Nothing here depends on it."""
+
+    def reset_mm_cache(self) -> None:
+        """Text models have none."""
+
+    def reset_encoder_cache(self) -> None:
+        """Nor this."""
+
+    def shutdown(self) -> None:
+        clear_layer_kv_caches(self.vllm_config.compilation_config.static_forward_context.values())
+        self.kv_caches.clear()
+
+    # ---- the pass ----
+
+    @torch.inference_mode()
+    def run(self, batch: Batch, req_ids: list[str]) -> ModelRunnerOutput:
+        """One step: forward at the query positions, read at the rows.
+
+        Every layer writes the keys and values of the query positions into their pages, then attends to
+        the whole canvas.
+        """
+        num_tokens = len(batch.positions)
+        positions = self._to_device(batch.positions.astype(np.int64))
+        with set_forward_context(
+            self._attention_metadata(batch),
+            self.vllm_config,
+            num_tokens=num_tokens,
+            slot_mapping=build_slot_mappings_by_layer(self.slot_mapping[None], self.kv_cache_config),
+        ):
+            hidden = self.model(self._to_device(batch.token_ids), positions)
+        logits = self.model.compute_logits(hidden[self._to_device(batch.rows)])
+        output = DiffusionModelRunnerOutput(req_ids=req_ids, req_id_to_index={r: i for i, r in enumerate(req_ids)})
+        if logits is not None:  # tensor parallelism: the first rank has them
+            output.observation = self.reader.read(logits, batch.row_starts, batch.readouts)
+        return output
+
+    def _attention_metadata(self, batch: Batch) -> dict[str, Any]:
+        starts = torch.from_numpy(batch.query_starts)
+        query_lens = np.diff(batch.query_starts)
+        request = np.repeat(np.arange(len(query_lens)), query_lens)
+        page, place = np.divmod(batch.positions, self.page_size)
+        slots = batch.block_table[request, page].astype(np.int64) * self.page_size + place
+        self.slot_mapping = self._to_device(slots)
+        return build_attn_metadata(
+            attn_groups=self.attn_groups,
+            num_reqs=len(query_lens),
+            num_tokens=len(batch.positions),
+            query_start_loc_gpu=starts.to(self.device, non_blocking=True),
+            query_start_loc_cpu=starts,
+            max_query_len=int(query_lens.max()),
+            seq_lens=self._to_device(batch.canvas_lens),
+            max_seq_len=int(batch.canvas_lens.max()),
+            block_tables=[self._to_device(batch.block_table)],
+            slot_mappings=self.slot_mapping[None],
+            kv_cache_config=self.kv_cache_config,
+            causal=False,
+        )
+
+    def _to_device(self, array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(array).to(self.device, non_blocking=True)

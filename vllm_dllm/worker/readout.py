@@ -1,0 +1,132 @@
+"""From logits to tokens, confidences and the signals a pass was asked for. Stays on the device."""
+
+import numpy as np
+import torch
+
+from vllm_dllm.batch import StepObservation
+from vllm_dllm.observation import Readout
+
+CHUNK = 64  # rows that are sampled at once: float64 noise for a large vocabulary takes room
+
+
+class Reader:
+    """Reads rows of logits.
+
+    `sampler` says how the model's authors draw tokens at a temperature: `gumbel` (LLaDA) or
+    `categorical` (Dream). `mask_id` is never chosen: a position unmasked to the mask token would stay
+    masked.
+    """
+
+    def __init__(self, sampler: str, mask_id: int):
+        self.sample = {"gumbel": sample_gumbel, "categorical": sample_categorical}[sampler]
+        self.mask_id = mask_id
+
+    def read(self, logits: torch.Tensor, row_starts: np.ndarray, readouts: list[Readout]) -> StepObservation:
+        """`logits`: [N, vocabulary], overwritten; request i has rows row_starts[i] to row_starts[i + 1]."""
+        logits = logits.float()
+        parts = _groups(row_starts, readouts)
+        tokens = logits.new_empty(len(logits), dtype=torch.int64)
+        values = logits.new_zeros(3, len(logits))  # confidence, margin, entropy
+        logprobs: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
+        for start, stop, first, readout in parts:
+            for low in range(start, stop, CHUNK):
+                rows = slice(low, min(low + CHUNK, stop))
+                self._read_rows(logits[rows], low - start, readout, tokens[rows], values[:, rows])
+            if readout.logprobs is not None:
+                logprobs[first] = top_logprobs(logits[start:stop], tokens[start:stop], readout.logprobs)
+        wants_margin = any(r.margin for r in readouts)
+        wants_entropy = any(r.entropy for r in readouts)
+        tokens_host, values_host = tokens.to(torch.int32).cpu().numpy(), values.cpu().numpy()
+        return StepObservation(
+            tokens=tokens_host,
+            confidence=values_host[0],
+            margin=values_host[1] if wants_margin else None,
+            entropy=values_host[2] if wants_entropy else None,
+            logprobs={i: tuple(t.cpu().numpy() for t in part) for i, part in logprobs.items()},
+        )
+
+    def _read_rows(
+        self, logits: torch.Tensor, skip: int, readout: Readout, tokens: torch.Tensor, values: torch.Tensor
+    ) -> None:
+        if readout.temperature > 0:
+            token, probs = self.sample(logits, skip, readout, self.mask_id)
+        else:
+            probs = torch.softmax(logits, -1)
+            token = without(logits, self.mask_id).argmax(-1)
+        tokens.copy_(token)
+        values[0] = probs.gather(-1, token[:, None])[:, 0]
+        if readout.margin:
+            best = probs.topk(2, -1).values
+            values[1] = best[:, 0] - best[:, 1]
+        if readout.entropy:
+            # Dream's and d2Cache's epsilon, which keeps log(0) out
+            values[2] = -(probs * torch.log(probs + 1e-10)).sum(-1)
+
+
+def _groups(row_starts: np.ndarray, readouts: list[Readout]) -> list[tuple[int, int, int, Readout]]:
+    """(start, stop, first request, readout): neighbours that read the same greedily are read at once."""
+    groups: list[tuple[int, int, int, Readout]] = []
+    for i, readout in enumerate(readouts):
+        start, stop = int(row_starts[i]), int(row_starts[i + 1])
+        alone = readout.temperature > 0 or readout.logprobs is not None
+        if groups and not alone and groups[-1][3] == readout:
+            groups[-1] = (groups[-1][0], stop, groups[-1][2], readout)
+        else:
+            groups.append((start, stop, i, readout))
+    return groups
+
+
+def without(logits: torch.Tensor, mask_id: int) -> torch.Tensor:
+    """The logits with the mask token out of the question. A copy."""
+    logits = logits.clone()
+    logits[:, mask_id] = -torch.inf
+    return logits
+
+
+def keep_top(logits: torch.Tensor, top_k: int, top_p: float) -> torch.Tensor:
+    """The logits with all tokens outside top-k and top-p at -inf; the most likely one always stays."""
+    if top_p < 1:
+        order = logits.sort(descending=True)
+        before = order.values.softmax(-1).cumsum(-1) - order.values.softmax(-1)
+        drop = torch.zeros_like(before, dtype=torch.bool).scatter(-1, order.indices, before > top_p)
+        logits = logits.masked_fill(drop, -torch.inf)
+    if 0 < top_k < logits.shape[-1]:
+        logits = logits.masked_fill(logits < logits.topk(top_k, -1).values[:, -1:], -torch.inf)
+    return logits
+
+
+def _generator(readout: Readout, skip: int, device: torch.device) -> torch.Generator:
+    """This pass's generator, for the rows from `skip` on: the draw depends on nothing else in the batch."""
+    return torch.Generator(device).manual_seed((readout.seed + skip) % 2**63)
+
+
+def sample_gumbel(
+    logits: torch.Tensor, skip: int, readout: Readout, mask_id: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """LLaDA: Gumbel noise in float64 (arXiv:2409.02908); confidence from the noise-free distribution."""
+    probs = torch.softmax(logits, -1)
+    kept = keep_top(without(logits, mask_id), readout.top_k, readout.top_p).double()
+    noise = torch.empty_like(kept).uniform_(generator=_generator(readout, skip, logits.device))
+    # log of exp(logits) / (-log u) ** temperature: the same order, and no overflow
+    token = (kept - readout.temperature * torch.log(-torch.log(noise))).argmax(-1)
+    return token, probs
+
+
+def sample_categorical(
+    logits: torch.Tensor, skip: int, readout: Readout, mask_id: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Dream: the tempered, top-p and top-k filtered distribution; confidence from the same."""
+    kept = keep_top(without(logits, mask_id) / readout.temperature, readout.top_k, readout.top_p)
+    probs = torch.softmax(kept, -1)
+    return torch.multinomial(probs, 1, generator=_generator(readout, skip, logits.device))[:, 0], probs
+
+
+def top_logprobs(
+    logits: torch.Tensor, tokens: torch.Tensor, count: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """ids and log probabilities [rows, 1 + count] (the chosen token first), and the chosen token's rank [rows]."""
+    logprobs = logits.log_softmax(-1)
+    chosen = logprobs.gather(-1, tokens[:, None])
+    best = logprobs.topk(logits.shape[-1] if count < 0 else count, -1)
+    ids = torch.cat((tokens[:, None], best.indices), -1).to(torch.int32)
+    return ids, torch.cat((chosen, best.values), -1), (logprobs >= chosen).sum(-1)

@@ -1,0 +1,31 @@
+"""vLLM's worker for this platform, with the diffusion model runner in it."""
+
+from typing import TYPE_CHECKING
+
+from vllm.platforms import current_platform
+from vllm.utils.torch_utils import set_random_seed
+from vllm.v1.worker.worker_base import CompilationTimes
+
+from vllm_dllm.worker.model_runner import DiffusionModelRunner
+
+if TYPE_CHECKING or not current_platform.is_cpu():
+    from vllm.v1.worker.gpu_worker import Worker as PlatformWorker
+else:
+    from vllm.v1.worker.cpu_worker import CPUWorker as PlatformWorker
+
+
+class DiffusionWorker(PlatformWorker):
+    """Owns weights and caches; told by the scheduler what to compute."""
+
+    def init_device(self) -> None:
+        super().init_device()
+        # the CPU worker builds its runner inside init_device, without a hook to say which
+        self.model_runner = DiffusionModelRunner(self.vllm_config, self.device)
+
+    def _make_model_runner(self) -> DiffusionModelRunner:
+        return DiffusionModelRunner(self.vllm_config, self.device)
+
+    def compile_or_warm_up_model(self) -> CompilationTimes:
+        # eager: nothing to compile, and profile_run has warmed up the kernels
+        set_random_seed(self.model_config.seed)
+        return CompilationTimes(language_model=0.0, encoder=0.0)
