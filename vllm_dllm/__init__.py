@@ -5,9 +5,10 @@ def register() -> None:
     """The plugin's entry point (`vllm.general_plugins`): called in every process, perhaps more than once."""
     from vllm.model_executor.models.config import MODELS_CONFIG_MAP
 
-    from vllm_dllm import models
+    from vllm_dllm import models, patches
     from vllm_dllm.engine_config import DiffusionConfig
 
     models.register()
     for architecture in models.ARCHITECTURES:
         MODELS_CONFIG_MAP[architecture] = DiffusionConfig
+    patches.apply()

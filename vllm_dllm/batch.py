@@ -13,11 +13,11 @@ from vllm_dllm.observation import Observation, Readout
 class Batch:
     """The passes of R requests: T query positions, N rows to read. All arrays int32.
 
-        request         0            |  1      |  2
-        positions       0 1 2 .. 79  |  4 5 6  |  0 1 ..      T canvas positions to compute
-        query_starts    0              80        83      T
-        rows            64 .. 79     |  81 82  |  ..          N places in the T
-        row_starts      0              16        18      N
+    request         0            |  1      |  2
+    positions       0 1 2 .. 79  |  4 5 6  |  0 1 ..      T canvas positions to compute
+    query_starts    0              80        83      T
+    rows            64 .. 79     |  81 82  |  ..          N places in the T
+    row_starts      0              16        18      N
     """
 
     positions: np.ndarray  # [T]

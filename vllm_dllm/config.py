@@ -20,7 +20,9 @@ BLOCK_LENGTH = Option("block_length", int, 32, "positions in a block", low=1)
 SCORE = Option("score", str, "confidence", "what ranks masked positions; origin: Dream's, with steps", choices=SCORES)
 SCORES_GIVEN = Option("scores", list, None, "the scores of dllm_score=random, one for each response token")
 SIGMA = Option("certainty_sigma", float, None, "certainty prior on the score, width in tokens", low=0, open_low=True)
-ALG_TEMP = Option("alg_temp", float, None, "Dream's alg_temp: draw positions by softmax(score / this), with steps", low=0)
+ALG_TEMP = Option(
+    "alg_temp", float, None, "Dream's alg_temp: draw positions by softmax(score / this), with steps", low=0
+)
 GEN_LENGTH = Option("gen_length", int, 256, "response length of a request without max_tokens", low=1, server_only=True)
 TRACE = Option("trace", str, None, "a file that gets one JSON line for each finished request", server_only=True)
 

@@ -22,7 +22,9 @@ class UnmaskingRule(ABC):
         """Raise SettingError if the rule does not fit this canvas. Called before the first pass."""
 
     @abstractmethod
-    def select(self, canvas: Canvas, scores: np.ndarray, seen: Observation, rng: np.random.Generator | None) -> np.ndarray:
+    def select(
+        self, canvas: Canvas, scores: np.ndarray, seen: Observation, rng: np.random.Generator | None
+    ) -> np.ndarray:
         """The response positions to unmask, out of `canvas.candidates()`.
 
         `scores` is float32 with one entry for each response position, -inf where it is no candidate.

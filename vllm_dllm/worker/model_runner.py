@@ -103,9 +103,7 @@ class DiffusionModelRunner:
 
     warming_up_model = profile_run  # what vLLM's CPU worker calls it
 
-    def execute_model(
-        self, scheduler_output: SchedulerOutput, intermediate_tensors: None = None
-    ) -> ModelRunnerOutput:
+    def execute_model(self, scheduler_output: SchedulerOutput, intermediate_tensors: None = None) -> ModelRunnerOutput:
         if not scheduler_output.total_num_scheduled_tokens:
             return EMPTY_MODEL_RUNNER_OUTPUT
         assert isinstance(scheduler_output, DiffusionSchedulerOutput)

@@ -100,9 +100,7 @@ def _generator(readout: Readout, skip: int, device: torch.device) -> torch.Gener
     return torch.Generator(device).manual_seed((readout.seed + skip) % 2**63)
 
 
-def sample_gumbel(
-    logits: torch.Tensor, skip: int, readout: Readout, mask_id: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+def sample_gumbel(logits: torch.Tensor, skip: int, readout: Readout, mask_id: int) -> tuple[torch.Tensor, torch.Tensor]:
     """LLaDA: Gumbel noise in float64 (arXiv:2409.02908); confidence from the noise-free distribution."""
     probs = torch.softmax(logits, -1)
     kept = keep_top(without(logits, mask_id), readout.top_k, readout.top_p).double()

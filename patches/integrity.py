@@ -1,0 +1,18 @@
+"""`check_integrity` as a utility of the engine core.
+
+What: adds a method to vLLM's EngineCore that asks the scheduler whether requests and KV blocks agree.
+Why: the scheduler lives in the engine's process, and utilities are what its clients can call there.
+Checked on: vLLM 0.32.0.
+Until: vLLM lets a scheduler class offer utilities of its own.
+"""
+
+from vllm.v1.engine.core import EngineCore
+
+
+def check_integrity(self: EngineCore) -> None:
+    """Raise AssertionError if a request or a KV block was left behind."""
+    self.scheduler.check_integrity()
+
+
+def apply() -> None:
+    EngineCore.check_integrity = check_integrity
