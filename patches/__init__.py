@@ -2,12 +2,17 @@
 
 | file | what |
 | --- | --- |
+| admission.py | requests for our models are checked, and get their response length, where they arrive |
+| command_line.py | `--dllm-*` flags |
 | integrity.py | the engine answers `check_integrity`, for tests |
+| max_tokens.py | a request's own `max_tokens` reaches the engine |
 """
 
 
 def apply() -> None:
-    """Apply every patch that a process of any kind may need. May be called more than once."""
-    from vllm_dllm.patches import integrity
+    """Apply what a process of any kind may need; harmless for other models. May be called more than once."""
+    from vllm_dllm.patches import admission, command_line, integrity
 
+    admission.apply()
+    command_line.apply()
     integrity.apply()

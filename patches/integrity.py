@@ -9,9 +9,9 @@ Until: vLLM lets a scheduler class offer utilities of its own.
 from vllm.v1.engine.core import EngineCore
 
 
-def check_integrity(self: EngineCore) -> None:
-    """Raise AssertionError if a request or a KV block was left behind."""
-    self.scheduler.check_integrity()
+def check_integrity(self: EngineCore) -> int:
+    """How many requests the scheduler holds. Raises AssertionError if requests and KV blocks do not agree."""
+    return self.scheduler.check_integrity()
 
 
 def apply() -> None:

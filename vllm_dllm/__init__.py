@@ -3,6 +3,9 @@
 
 def register() -> None:
     """The plugin's entry point (`vllm.general_plugins`): called in every process, perhaps more than once."""
+    from vllm_dllm.version import check_vllm
+
+    check_vllm()
     from vllm.model_executor.models.config import MODELS_CONFIG_MAP
 
     from vllm_dllm import models, patches

@@ -19,7 +19,7 @@ class Sampling:
         self.temperature = temperature
         self.top_k = top_k
         self.top_p = top_p
-        self.seed = np.random.SeedSequence().entropy if seed is None else seed
+        self.seed = np.random.SeedSequence().entropy if seed is None else seed % 2**64
         self.logprobs = logprobs
 
 

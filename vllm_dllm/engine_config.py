@@ -1,14 +1,17 @@
 """vLLM's config hook for our architectures: what must be set so that `vllm serve MODEL` needs no flag."""
 
+from typing import Any
+
 from vllm.config import VllmConfig
 from vllm.logger import init_logger
 from vllm.model_executor.models.config import VerifyAndUpdateConfig
 
 from vllm_dllm.config import GEN_LENGTH, ModelTraits, check_server
+from vllm_dllm.options import SettingError
 
 logger = init_logger(__name__)
 
-PAGE_SIZE = 32  # tokens of a KV page: a multiple of 32 for vLLM's CPU attention, as small as that allows
+PAGE_SIZE = 32  # tokens of a KV page: as small as vLLM's CPU attention allows
 
 
 def model_traits(config: VllmConfig) -> ModelTraits:
@@ -22,25 +25,65 @@ class DiffusionConfig(VerifyAndUpdateConfig):
     @staticmethod
     def verify_and_update_config(vllm_config: VllmConfig) -> None:
         settings = check_server(vllm_config.additional_config, model_traits(vllm_config))
-        model, scheduler = vllm_config.model_config, vllm_config.scheduler_config
-        cache, parallel = vllm_config.cache_config, vllm_config.parallel_config
+        refuse_features(vllm_config)
+        set_engine(vllm_config)
+        set_defaults(vllm_config, settings)
 
-        scheduler.scheduler_cls = "vllm_dllm.scheduler.DiffusionScheduler"
-        parallel.worker_cls = "vllm_dllm.worker.worker.DiffusionWorker"
-        # the next pass hangs on what this one unmasks
-        scheduler.async_scheduling = False
-        # attention is bidirectional: no prefix has keys of its own, and no part of a full pass can wait
-        cache.enable_prefix_caching = False
-        scheduler.enable_chunked_prefill = False
-        scheduler.max_num_batched_tokens = max(scheduler.max_num_batched_tokens, model.max_model_len)
-        scheduler.max_num_scheduled_tokens = None
-        if not cache.user_specified_block_size:
-            cache.block_size = PAGE_SIZE
-            cache.user_specified_block_size = True  # or the platform sets its own default
-        model.enforce_eager = True
 
-        defaults = model.override_generation_config
-        defaults.setdefault("max_new_tokens", settings.get(GEN_LENGTH.key, GEN_LENGTH.default))
-        # the authors' scripts decode greedily unless told otherwise
-        if "temperature" not in model.try_get_generation_config():
-            defaults.setdefault("temperature", 0.0)
+def refuse_features(config: VllmConfig) -> None:
+    """Raise SettingError, by name, for engine features that a diffusion model cannot use or that are not built."""
+    model, parallel, scheduler = config.model_config, config.parallel_config, config.scheduler_config
+    refused: list[tuple[str, Any, Any]] = [  # option, its value, what is allowed
+        ("runner", model.runner_type, "generate"),
+        ("enable_lora", config.lora_config is not None, False),
+        ("speculative_config", config.speculative_config, None),
+        ("diffusion_config", config.diffusion_config, None),
+        ("kv_transfer_config", config.kv_transfer_config, None),
+        ("ec_transfer_config", config.ec_transfer_config, None),
+        ("watermark_config", config.watermark_config, None),
+        ("pipeline_parallel_size", parallel.pipeline_parallel_size, 1),
+        ("data_parallel_size", parallel.data_parallel_size, 1),
+        ("decode_context_parallel_size", parallel.decode_context_parallel_size, 1),
+        ("prefill_context_parallel_size", parallel.prefill_context_parallel_size, 1),
+        ("enable_dbo", parallel.enable_dbo, False),
+        ("logits_processors", model.logits_processors or None, None),
+        ("logprobs_mode", model.logprobs_mode, "raw_logprobs"),
+        ("scheduler_cls", scheduler.scheduler_cls, None),
+        ("worker_cls", parallel.worker_cls, "auto"),
+    ]
+    for name, value, allowed in refused:
+        if value != allowed:
+            raise SettingError(f"{name}={value!r} is not allowed with a diffusion model: it must be {allowed!r}")
+
+
+def set_engine(config: VllmConfig) -> None:
+    """Our scheduler and worker, and the limits that follow from bidirectional attention."""
+    model, cache, scheduler = config.model_config, config.cache_config, config.scheduler_config
+    scheduler.scheduler_cls = "vllm_dllm.scheduler.DiffusionScheduler"
+    config.parallel_config.worker_cls = "vllm_dllm.worker.worker.DiffusionWorker"
+    scheduler.async_scheduling = False  # a pass depends on what the last one unmasked
+    cache.enable_prefix_caching = False  # a prefix has no keys of its own: they depend on what follows
+    scheduler.enable_chunked_prefill = False  # nor can part of a full pass wait
+    if scheduler.max_num_batched_tokens < model.max_model_len:
+        logger.info("max_num_batched_tokens is raised to %d: a step must hold one full pass", model.max_model_len)
+        scheduler.max_num_batched_tokens = model.max_model_len
+    scheduler.max_num_scheduled_tokens = None
+    if not cache.user_specified_block_size:
+        cache.block_size = PAGE_SIZE
+        cache.user_specified_block_size = True  # or the platform puts its own default in
+    model.enforce_eager = True
+
+
+def set_defaults(config: VllmConfig, settings: dict[str, Any]) -> None:
+    """What a request gets that names no length and no temperature."""
+    model = config.model_config
+    defaults = model.override_generation_config
+    if "max_new_tokens" in defaults:
+        raise SettingError(
+            f"max_new_tokens={defaults['max_new_tokens']!r} is not allowed in override_generation_config: "
+            f"the response length is set by {GEN_LENGTH.key}"
+        )
+    defaults["max_new_tokens"] = settings.get(GEN_LENGTH.key, GEN_LENGTH.default)
+    # greedy, as the authors' scripts are, unless the checkpoint says otherwise
+    if "temperature" not in model.try_get_generation_config():
+        defaults.setdefault("temperature", 0.0)

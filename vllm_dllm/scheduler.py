@@ -137,8 +137,8 @@ class DiffusionScheduler(Scheduler):
             self.trace.write(request, decoding)
         return super()._free_request(request, delay_free_blocks)
 
-    def check_integrity(self) -> None:
-        """Raise AssertionError unless requests, decodings and KV blocks agree with each other."""
+    def check_integrity(self) -> int:
+        """How many requests there are. Raises AssertionError unless they, decodings and KV blocks agree."""
         running = {r.request_id for r in self.running}
         assert len(running) == len(self.running), "a request runs twice"
         assert running == set(self.decodings), f"decodings {set(self.decodings)} of running requests {running}"
@@ -151,6 +151,7 @@ class DiffusionScheduler(Scheduler):
         free = pool.get_num_free_blocks()
         usable = pool.num_gpu_blocks - 1  # vLLM keeps page 0 as its null block
         assert free + len(held) == usable, f"{len(held)} pages held and {free} free, of {usable}"
+        return len(self.requests)
 
 
 def _logprobs_lists(parts: list[tuple[int, list[Any]]], num_requests: int) -> LogprobsLists:

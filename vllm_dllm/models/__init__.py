@@ -10,6 +10,11 @@ ARCHITECTURES = {
 }
 
 
+def is_ours(model_config) -> bool:
+    """Whether vLLM's `ModelConfig` is of a model that this package serves."""
+    return model_config is not None and model_config.architecture in ARCHITECTURES
+
+
 def register() -> None:
     """Register configs, tokenizers and architectures. May be called more than once."""
     from vllm.model_executor.models import ModelRegistry

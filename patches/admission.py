@@ -1,0 +1,77 @@
+"""Requests for a diffusion model are checked and completed where they arrive.
+
+What: for our architectures, vLLM's InputProcessor also
+  - refuses sampling parameters and `dllm_*` settings that cannot be honoured (vllm_dllm.validation);
+  - gives a request without `max_tokens` its response length, and refuses one that does not fit;
+  - refuses beam search, resumable (streaming-input) requests and prompt embeddings.
+Why: the one place that every request of every API passes with its prompt's tokens, and whose errors become
+  HTTP 400 (or an exception offline). vLLM's hooks see either the parameters (logits processors) or belong
+  to the platform (validate_request).
+Checked on: vLLM 0.32.0.
+Until: vLLM has a validation hook for plugins that sees parameters and prompt.
+"""
+
+import functools
+from collections.abc import Callable
+
+from vllm.exceptions import VLLMValidationError
+from vllm.sampling_params import BeamSearchParams, SamplingParams
+from vllm.v1.engine.input_processor import InputProcessor
+
+from vllm_dllm import validation
+from vllm_dllm.models import is_ours
+from vllm_dllm.options import SettingError
+from vllm_dllm.patches import max_tokens
+
+
+def _process_inputs(original: Callable) -> Callable:
+    @functools.wraps(original)
+    def process_inputs(self, request_id, prompt, params, *args, **kwargs):
+        if not is_ours(self.model_config) or not isinstance(params, SamplingParams):
+            return original(self, request_id, prompt, params, *args, **kwargs)
+        try:
+            validation.check_params(params)
+            if kwargs.get("resumable"):
+                raise SettingError("resumable=True is not allowed: it must be False for a diffusion model")
+            wanted = params.max_tokens
+            request = original(self, request_id, prompt, params, *args, **kwargs)
+            if request.prompt_token_ids is None or request.prompt_embeds is not None:
+                raise SettingError("prompt_embeds is not allowed: a diffusion model's prompt must be token ids")
+            own = request.sampling_params
+            own.max_tokens = validation.response_length(self.vllm_config, len(request.prompt_token_ids), wanted)
+            validation.check_request(self.vllm_config, own, request.prompt_token_ids)
+        except SettingError as e:
+            raise VLLMValidationError(str(e)) from e
+        return request
+
+    return process_inputs
+
+
+def _init(original: Callable) -> Callable:
+    @functools.wraps(original)
+    def __init__(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        if is_ours(self.model_config):  # the first place where a server's process knows its model
+            max_tokens.apply()
+
+    return __init__
+
+
+def _resolve_watermarking(original: Callable) -> Callable:
+    @functools.wraps(original)
+    def resolve_watermarking(self, params):
+        # the one call that beam search makes with its parameters before it starts
+        if isinstance(params, BeamSearchParams) and is_ours(self.model_config):
+            raise VLLMValidationError(
+                "use_beam_search=True is not allowed: it must be False, because " + validation.ONCE
+            )
+        return original(self, params)
+
+    return resolve_watermarking
+
+
+def apply() -> None:
+    if not hasattr(InputProcessor.process_inputs, "__wrapped__"):
+        InputProcessor.__init__ = _init(InputProcessor.__init__)
+        InputProcessor.process_inputs = _process_inputs(InputProcessor.process_inputs)
+        InputProcessor.resolve_watermarking = _resolve_watermarking(InputProcessor.resolve_watermarking)

@@ -1,0 +1,50 @@
+"""A request's own `max_tokens` reaches the engine.
+
+What: in a server of one of our models, the OpenAI requests' `to_sampling_params` passes on the length that the
+  request names, or None if it names none, instead of vLLM's clamped or default value.
+Why: vLLM cuts `max_tokens` to the room that is left, and gives a text completion without it 16 tokens. The
+  response length is part of what a diffusion model computes: too long a request is refused, not cut, and one
+  without a length gets `dllm_gen_length` (both in patches/admission.py).
+Checked on: vLLM 0.32.0.
+Until: vLLM's server leaves the length to the engine, or has a default that a model can set without a cap.
+"""
+
+import functools
+from collections.abc import Callable
+
+# where a request names its length; the first one given counts
+FIELDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+
+
+class Unnamed(int):
+    """A length that a text completion got from vLLM: its response code wants one to be there."""
+
+
+def _to_sampling_params(original: Callable, needs_one: bool) -> Callable:
+    @functools.wraps(original)
+    def to_sampling_params(self, *args, **kwargs):
+        params = original(self, *args, **kwargs)
+        named = [n for n in (getattr(self, field, None) for field in FIELDS) if type(n) is int]
+        if not named:
+            if needs_one:
+                self.max_tokens = Unnamed(params.max_tokens)
+            params.max_tokens = None
+        elif named[0] > 0:  # 0: a completion that echoes its prompt and generates nothing is vLLM's own business
+            params.max_tokens = named[0]
+        return params
+
+    return to_sampling_params
+
+
+def apply() -> None:
+    """For a process that serves one of our models; imports the server's protocols."""
+    from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+    from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+    from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
+
+    CompletionRequest.model_fields["max_tokens"].default = None  # a validator fills in this default
+    for request in (ChatCompletionRequest, CompletionRequest, ResponsesRequest):
+        if not hasattr(request.to_sampling_params, "__wrapped__"):
+            request.to_sampling_params = _to_sampling_params(
+                request.to_sampling_params, needs_one=request is CompletionRequest
+            )

@@ -1,0 +1,68 @@
+"""What a request may ask for, checked where it arrives, before the engine sees it."""
+
+import textwrap
+from collections.abc import Sequence
+
+from vllm.config import VllmConfig
+from vllm.sampling_params import SamplingParams
+
+from vllm_dllm.config import GEN_LENGTH, check_server, given, resolve
+from vllm_dllm.decoding import Decoding, Sampling
+from vllm_dllm.engine_config import model_traits
+from vllm_dllm.options import SettingError
+
+ONCE = "a diffusion model unmasks positions in any order, not from left to right"
+UNBUILT = "it is not built for diffusion decoding"
+
+# parameter -> (the values that change nothing, why others are refused)
+REFUSED = {
+    "structured_outputs": ((None,), ONCE),
+    "min_tokens": ((0,), ONCE),
+    "prompt_logprobs": ((None,), "prompt tokens are not predicted"),
+    "prompt_logprob_token_ids": ((None,), "prompt tokens are not predicted"),
+    "thinking_token_budget": ((None,), ONCE),
+    "presence_penalty": ((0.0,), UNBUILT),
+    "frequency_penalty": ((0.0,), UNBUILT),
+    "repetition_penalty": ((1.0,), UNBUILT),
+    "min_p": ((0.0,), UNBUILT),
+    "logit_bias": ((None, {}), UNBUILT),
+    "allowed_token_ids": ((None,), UNBUILT),
+    "bad_words": ((None, []), UNBUILT),
+    "logprob_token_ids": ((None, []), UNBUILT),
+    "trace_decode_token_ids": ((None, []), UNBUILT),
+}
+
+
+def check_params(params: SamplingParams) -> None:
+    """Raise SettingError for a sampling parameter that diffusion decoding cannot give or does not have."""
+    for name, (harmless, why) in REFUSED.items():
+        value = getattr(params, name)
+        if not any(value == h for h in harmless):
+            shown = textwrap.shorten(repr(value), 80)
+            raise SettingError(f"{name}={shown} is not allowed: it must be {harmless[0]!r}, because {why}")
+
+
+def response_length(config: VllmConfig, prompt_len: int, max_tokens: int | None) -> int:
+    """The request's response length in tokens; without `max_tokens`, `dllm_gen_length` or what room there is.
+
+    Raises SettingError if prompt and response exceed `max_model_len`.
+    """
+    limit = config.model_config.max_model_len
+    if max_tokens is None:
+        default = given(config.additional_config).get(GEN_LENGTH.key, GEN_LENGTH.default)
+        return min(default, limit - prompt_len)
+    if prompt_len + max_tokens > limit:
+        raise SettingError(
+            f"max_tokens={max_tokens} is not allowed: with the prompt's {prompt_len} tokens the canvas has "
+            f"{prompt_len + max_tokens}, and it must be at most {limit} (max_model_len)"
+        )
+    return max_tokens
+
+
+def check_request(config: VllmConfig, params: SamplingParams, prompt_ids: Sequence[int]) -> None:
+    """Raise SettingError unless the request can be decoded as it asks; `params.max_tokens` is set."""
+    check_params(params)
+    traits = model_traits(config)
+    server = check_server(config.additional_config, traits)
+    settings = resolve(server, given(params.extra_args), traits)
+    Decoding(list(prompt_ids), params.max_tokens, settings, Sampling(), traits)  # its checks are the request's
