@@ -4,6 +4,7 @@
 | --- | --- |
 | admission.py | requests for our models are checked, and get their response length, where they arrive |
 | command_line.py | `--dllm-*` flags |
+| early_refusals.py | a streamed request that is refused gets HTTP 400 too |
 | integrity.py | the engine answers `check_integrity`, for tests |
 | max_tokens.py | a request's own `max_tokens` reaches the engine |
 """
@@ -11,8 +12,9 @@
 
 def apply() -> None:
     """Apply what a process of any kind may need; harmless for other models. May be called more than once."""
-    from vllm_dllm.patches import admission, command_line, integrity
+    from vllm_dllm.patches import admission, command_line, early_refusals, integrity
 
     admission.apply()
     command_line.apply()
+    early_refusals.apply()
     integrity.apply()

@@ -38,8 +38,8 @@ def _process_inputs(original: Callable) -> Callable:
             if request.prompt_token_ids is None or request.prompt_embeds is not None:
                 raise SettingError("prompt_embeds is not allowed: a diffusion model's prompt must be token ids")
             own = request.sampling_params
-            own.max_tokens = validation.response_length(self.vllm_config, len(request.prompt_token_ids), wanted)
-            validation.check_request(self.vllm_config, own, request.prompt_token_ids)
+            own.max_tokens = wanted  # vLLM's own default is the room that is left
+            own.max_tokens = validation.check_request(self.vllm_config, own, request.prompt_token_ids)
         except SettingError as e:
             raise VLLMValidationError(str(e)) from e
         return request

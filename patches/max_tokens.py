@@ -1,7 +1,7 @@
 """A request's own `max_tokens` reaches the engine.
 
 What: in a server of one of our models, the OpenAI requests' `to_sampling_params` passes on the length that the
-  request names, or None if it names none, instead of vLLM's clamped or default value.
+  request names, instead of vLLM's clamped value; a text completion's without a length passes on None.
 Why: vLLM cuts `max_tokens` to the room that is left, and gives a text completion without it 16 tokens. The
   response length is part of what a diffusion model computes: too long a request is refused, not cut, and one
   without a length gets `dllm_gen_length` (both in patches/admission.py).
@@ -20,18 +20,18 @@ class Unnamed(int):
     """A length that a text completion got from vLLM: its response code wants one to be there."""
 
 
-def _to_sampling_params(original: Callable, needs_one: bool) -> Callable:
+def _to_sampling_params(original: Callable, several_prompts: bool) -> Callable:
     @functools.wraps(original)
     def to_sampling_params(self, *args, **kwargs):
         params = original(self, *args, **kwargs)
         named = [n for n in (getattr(self, field, None) for field in FIELDS) if type(n) is int]
-        if not named:
-            if needs_one:
-                self.max_tokens = Unnamed(params.max_tokens)
+        if named:
+            if named[0] > 0:  # 0: a completion that echoes its prompt and generates nothing is vLLM's own business
+                params.max_tokens = named[0]
+        elif several_prompts:  # vLLM's value is cut to the room beside the first prompt, for all of them
+            self.max_tokens = Unnamed(params.max_tokens)
             params.max_tokens = None
-        elif named[0] > 0:  # 0: a completion that echoes its prompt and generates nothing is vLLM's own business
-            params.max_tokens = named[0]
-        return params
+        return params  # else vLLM's value is the server's default, or the room that is left
 
     return to_sampling_params
 
@@ -46,5 +46,5 @@ def apply() -> None:
     for request in (ChatCompletionRequest, CompletionRequest, ResponsesRequest):
         if not hasattr(request.to_sampling_params, "__wrapped__"):
             request.to_sampling_params = _to_sampling_params(
-                request.to_sampling_params, needs_one=request is CompletionRequest
+                request.to_sampling_params, several_prompts=request is CompletionRequest
             )

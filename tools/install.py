@@ -79,10 +79,7 @@ def install_cpu() -> None:
 def main() -> None:
     # The virtual environment has the version of whatever Python made it.
     if sys.version_info < (3, 11):  # noqa: UP036
-        sys.exit(
-            "error: Python 3.11 or newer is needed; choose one with "
-            "`make clean` and `make PYTHON=python3.11 ...`"
-        )
+        sys.exit("error: Python 3.11 or newer is needed; choose one with `make clean` and `make PYTHON=python3.11 ...`")
     if have_nvidia_gpu():
         install_cuda()
     else:

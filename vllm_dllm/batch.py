@@ -1,12 +1,12 @@
 """One step's passes, as the flat arrays that the scheduler sends and the worker computes."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from vllm_dllm.decoding import Decoding
-from vllm_dllm.observation import Observation, Readout
+from vllm_dllm.observation import Drift, Observation, Readout
 
 
 @dataclass
@@ -28,6 +28,21 @@ class Batch:
     rows: np.ndarray  # [N]
     row_starts: np.ndarray  # [R + 1]
     readouts: list[Readout]  # [R]
+    drift: dict[int, Drift] = field(default_factory=dict)  # by place in the batch: who wants the drift test
+    rollout: list[int] = field(default_factory=list)  # places of those who want the attention rollout
+
+    def with_queries(self, positions: np.ndarray, query_starts: np.ndarray) -> "Batch":
+        """The same requests, computing other positions. Token ids and rows are the old ones."""
+        return replace(self, positions=positions, query_starts=query_starts)
+
+
+@dataclass
+class Signals:
+    """What a step's passes measured in the attention, by the request's place in the batch."""
+
+    layer_tokens: dict[int, list[int]] = field(default_factory=dict)
+    tracked: dict[int, np.ndarray] = field(default_factory=dict)  # canvas positions, ascending
+    importance: dict[int, np.ndarray] = field(default_factory=dict)  # float32, one for each canvas position
 
 
 @dataclass
@@ -43,6 +58,8 @@ class StepObservation:
     margin: np.ndarray | None
     entropy: np.ndarray | None
     logprobs: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]]
+    vocab_size: int = 0
+    signals: Signals = field(default_factory=Signals)
 
     def of_request(self, i: int, start: int, stop: int, positions: np.ndarray) -> Observation:
         """The part of request `i`, whose rows are [start, stop) and predict response `positions`."""
@@ -54,6 +71,10 @@ class StepObservation:
             margin=None if self.margin is None else self.margin[part],
             entropy=None if self.entropy is None else self.entropy[part],
             logprobs=self.logprobs.get(i),
+            tracked=self.signals.tracked.get(i),
+            layer_tokens=self.signals.layer_tokens.get(i),
+            vocab_size=self.vocab_size,
+            importance=self.signals.importance.get(i),
         )
 
 
@@ -65,7 +86,7 @@ def make_batch(requests: Sequence[Decoding], pages: Iterable[list[int]]) -> Batc
         canvas, plan = request.canvas, request.next_pass()
         queries.append(plan.queries)
         tokens.append(canvas.tokens[plan.queries])
-        at = canvas.candidates() + (canvas.prompt_len + request.traits.row_shift)
+        at = plan.reads + (canvas.prompt_len + request.traits.row_shift)
         rows.append(query_starts[-1] + (at if plan.full else np.searchsorted(plan.queries, at)))
         query_starts.append(query_starts[-1] + len(plan.queries))
         row_starts.append(row_starts[-1] + len(at))
@@ -82,4 +103,6 @@ def make_batch(requests: Sequence[Decoding], pages: Iterable[list[int]]) -> Batc
         rows=np.concatenate(rows).astype(np.int32),
         row_starts=np.asarray(row_starts, np.int32),
         readouts=[r.readout() for r in requests],
+        drift={i: d for i, r in enumerate(requests) if (d := r.next_pass().drift) is not None},
+        rollout=[i for i, r in enumerate(requests) if r.policy.needs_rollout],
     )

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from vllm_dllm.caching import POLICIES, CachePolicy
+from vllm_dllm.caching import CachePolicy
+from vllm_dllm.caching.registry import POLICIES
 from vllm_dllm.options import Option, SettingError, names
 from vllm_dllm.unmasking import RULES, DreamSteps, UnmaskingRule
 from vllm_dllm.unmasking.scores import SCORES
@@ -18,16 +19,35 @@ from vllm_dllm.unmasking.scores import SCORES
 CACHE = Option("cache", str, "none", "the caching policy", choices=tuple(POLICIES))
 BLOCK_LENGTH = Option("block_length", int, 32, "positions in a block", low=1)
 SCORE = Option("score", str, "confidence", "what ranks masked positions; origin: Dream's, with steps", choices=SCORES)
-SCORES_GIVEN = Option("scores", list, None, "the scores of dllm_score=random, one for each response token")
-SIGMA = Option("certainty_sigma", float, None, "certainty prior on the score, width in tokens", low=0, open_low=True)
+# bounds that float32 can hold: an infinite score would not be a score, and sigma is squared
+SCORES_GIVEN = Option(
+    "scores", list, None, "the scores of dllm_score=random, one for each response token", low=-1e30, high=1e30
+)
+SIGMA = Option("certainty_sigma", float, None, "certainty prior on the score, width in tokens", low=0.01, high=10000)
 ALG_TEMP = Option(
     "alg_temp", float, None, "Dream's alg_temp: draw positions by softmax(score / this), with steps", low=0
 )
 GEN_LENGTH = Option("gen_length", int, 256, "response length of a request without max_tokens", low=1, server_only=True)
+MAX_DELAY = Option("max_delay", int, 0, "passes that a refresh over a step's token budget may wait", low=0)
+HIDDEN_CACHE = Option(
+    "hidden_cache", bool, None, "keep hidden states, so that requests may choose elastic", server_only=True
+)
 TRACE = Option("trace", str, None, "a file that gets one JSON line for each finished request", server_only=True)
 
 RULE_OPTIONS = tuple(rule.option for rule in RULES.values())
-GENERAL = (CACHE, BLOCK_LENGTH, *RULE_OPTIONS, SCORE, SCORES_GIVEN, SIGMA, ALG_TEMP, GEN_LENGTH, TRACE)
+GENERAL = (
+    CACHE,
+    BLOCK_LENGTH,
+    *RULE_OPTIONS,
+    SCORE,
+    SCORES_GIVEN,
+    SIGMA,
+    ALG_TEMP,
+    GEN_LENGTH,
+    MAX_DELAY,
+    HIDDEN_CACHE,
+    TRACE,
+)
 DEFAULT_RULE = ("threshold", 0.9)
 
 
@@ -66,6 +86,7 @@ class Settings:
     scores: np.ndarray | None
     certainty_sigma: float | None
     alg_temp: float
+    max_delay: int
 
     @property
     def needs_margin(self) -> bool:
@@ -73,7 +94,7 @@ class Settings:
 
     @property
     def needs_entropy(self) -> bool:
-        return self.score == "entropy" or RULES[self.rule].needs_entropy
+        return self.score == "entropy" or RULES[self.rule].needs_entropy or POLICIES[self.cache].needs_entropy
 
     @property
     def draws(self) -> bool:
@@ -113,6 +134,11 @@ def resolve(server: Mapping[str, Any], request: Mapping[str, Any] | None, traits
     return _resolve(server, own, traits)
 
 
+def has_hidden_cache(server: Mapping[str, Any]) -> bool:
+    """Whether the worker keeps every layer's inputs: as set, else as the server's policy needs."""
+    return server.get(HIDDEN_CACHE.key, POLICIES[server.get(CACHE.key, CACHE.default)].needs_hidden)
+
+
 def _checked(settings: Mapping[str, Any] | None) -> dict[str, Any]:
     known = options()
     checked = {}
@@ -131,7 +157,7 @@ def _resolve(server: Mapping[str, Any], own: Mapping[str, Any], traits: ModelTra
     rule, rule_value = _rule(server, own)
     kind = RULES[rule] if not (rule == "steps" and traits.dream) else DreamSteps
     score = value(SCORE)
-    if score not in kind.scores and SCORE.key not in own:
+    if own and score not in kind.scores and SCORE.key not in own:
         score = SCORE.default  # the server's score, for another rule than the request's
     if score not in kind.scores:
         raise SettingError(
@@ -139,7 +165,17 @@ def _resolve(server: Mapping[str, Any], own: Mapping[str, Any], traits: ModelTra
             + (" (origin needs a Dream model and dllm_steps)" if score == "origin" else "")
         )
 
-    read = {CACHE, BLOCK_LENGTH, SCORE, kind.option, GEN_LENGTH, TRACE, *POLICIES[cache].options}
+    POLICIES[cache].check(rule, score, traits.row_shift)
+    if POLICIES[cache].needs_hidden and not has_hidden_cache(server):
+        raise SettingError(
+            f"{CACHE.key}={cache!r} is not allowed: the server keeps no hidden states for it; it must be started with "
+            f"{CACHE.flag} {cache} or {HIDDEN_CACHE.flag} true"
+        )
+    read = {CACHE, SCORE, kind.option, GEN_LENGTH, HIDDEN_CACHE, TRACE, *POLICIES[cache].options}
+    if cache != "none":
+        read.add(MAX_DELAY)
+    if not POLICIES[cache].has_window:
+        read.add(BLOCK_LENGTH)
     if score == "random":
         read.add(SCORES_GIVEN)
     elif score != "origin":
@@ -168,6 +204,7 @@ def _resolve(server: Mapping[str, Any], own: Mapping[str, Any], traits: ModelTra
         scores=None if scores is None else np.asarray(scores, np.float32),
         certainty_sigma=if_read(SIGMA),
         alg_temp=if_read(ALG_TEMP) or 0.0,
+        max_delay=if_read(MAX_DELAY) or 0,
     )
 
 

@@ -7,6 +7,7 @@ from vllm.logger import init_logger
 from vllm.model_executor.models.config import VerifyAndUpdateConfig
 
 from vllm_dllm.config import GEN_LENGTH, ModelTraits, check_server
+from vllm_dllm.models.checks import check as check_checkpoint
 from vllm_dllm.options import SettingError
 
 logger = init_logger(__name__)
@@ -24,6 +25,7 @@ class DiffusionConfig(VerifyAndUpdateConfig):
 
     @staticmethod
     def verify_and_update_config(vllm_config: VllmConfig) -> None:
+        check_checkpoint(vllm_config)
         settings = check_server(vllm_config.additional_config, model_traits(vllm_config))
         refuse_features(vllm_config)
         set_engine(vllm_config)

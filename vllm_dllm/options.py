@@ -1,6 +1,6 @@
 """What a setting is: its name, type, bounds, default and help, and how a value is checked."""
 
-import math
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -60,7 +60,7 @@ class Option:
         Raises SettingError for a wrong type, a NaN or infinity, and anything out of bounds.
         """
         if self.type is list:
-            if not isinstance(value, list | tuple) or not all(_is_number(v) for v in value):
+            if not isinstance(value, list | tuple) or not all(_is_number(v) and self._within(v) for v in value):
                 raise self.refusal(value)
             return [float(v) for v in value]
         if self.type is float:
@@ -73,18 +73,22 @@ class Option:
             raise self.refusal(value)
         if self.choices is not None and value not in self.choices:
             raise self.refusal(value)
-        if self.low is not None and (value < self.low or (self.open_low and value == self.low)):
-            raise self.refusal(value)
-        if self.high is not None and value > self.high:
+        if not self._within(value):
             raise self.refusal(value)
         return float(value) if self.type is float else value
+
+    def _within(self, value: Any) -> bool:
+        if self.low is not None and (value < self.low or (self.open_low and value == self.low)):
+            return False
+        return self.high is None or value <= self.high
 
     def refusal(self, value: Any) -> SettingError:
         return SettingError(f"{self.key}={value!r} is not allowed: it must be {self.allowed}")
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # False for a NaN, an infinity, and a whole number that no float holds
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def names(options: Iterable[Option]) -> str:

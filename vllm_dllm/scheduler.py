@@ -12,6 +12,7 @@ from vllm.v1.outputs import LogprobsLists
 from vllm.v1.request import Request, RequestStatus
 
 from vllm_dllm.batch import make_batch
+from vllm_dllm.caching import Plan
 from vllm_dllm.config import check_server, given, resolve
 from vllm_dllm.decoding import Decoding, Sampling
 from vllm_dllm.engine_config import model_traits
@@ -41,22 +42,15 @@ class DiffusionScheduler(Scheduler):
 
     def schedule(self, throttle_prefills: bool = False) -> DiffusionSchedulerOutput:
         self.current_step += 1
-        budget = self.max_num_scheduled_tokens
-        due: list[Request] = []
-        waits: list[Request] = []
-        if self.pause_state != PauseState.PAUSED_ALL:
-            for request in self.running:
-                tokens = len(self.decodings[request.request_id].next_pass().queries)
-                (due if tokens <= budget else waits).append(request)
-                budget -= tokens if due and due[-1] is request else 0
-            if self.pause_state == PauseState.UNPAUSED and not waits:
-                due += self._admit(budget)
-            self.running = waits + due
+        due, waiting = self._pack()
+        if self.pause_state == PauseState.UNPAUSED and not waiting:
+            due += self._admit(self.max_num_scheduled_tokens - sum(self._next_pass(r).most_tokens for r in due))
+        self.running = waiting + due
 
-        decodings = [self.decodings[r.request_id] for r in due]
-        scheduled = {r.request_id: len(d.next_pass().queries) for r, d in zip(due, decodings, strict=True)}
+        scheduled = {r.request_id: len(self._next_pass(r).queries) for r in due}
         for request in due:
             request.num_in_flight_tokens += scheduled[request.request_id]
+        decodings = [self.decodings[r.request_id] for r in due]
         output = DiffusionSchedulerOutput(
             scheduled_new_reqs=[],  # a batch says all there is to know: the worker keeps no request
             scheduled_cached_reqs=CachedRequestData.make_empty(),
@@ -70,6 +64,36 @@ class DiffusionScheduler(Scheduler):
         )
         self.finished_req_ids = set()
         return output
+
+    def _next_pass(self, request: Request) -> Plan:
+        return self.decodings[request.request_id].next_pass()
+
+    def _pack(self) -> tuple[list[Request], list[Request]]:
+        """The running requests whose pass is in this step, and those that wait for the next one.
+
+        Those that have waited longest come first, then the refreshes whose mark is oldest. A refresh that
+        does not fit goes on with a partial pass instead, as long as its `dllm_max_delay` lasts.
+        """
+        if self.pause_state == PauseState.PAUSED_ALL:
+            return [], self.running
+        budget = self.max_num_scheduled_tokens
+        due: list[Request] = []
+        waiting: list[Request] = []
+        passes = [(r, self.decodings[r.request_id]) for r in self.running]
+        if sum(d.next_pass().most_tokens for _, d in passes) > budget:
+            passes.sort(key=lambda item: (item[1].waited, item[1].pages.oldest_mark), reverse=True)
+        for request, decoding in passes:
+            plan = decoding.next_pass()
+            if plan.most_tokens > budget:
+                plan = decoding.postpone() or plan
+            if plan.most_tokens > budget:
+                waiting.append(request)
+                decoding.waited += 1
+            else:
+                due.append(request)
+                decoding.waited = 0
+                budget -= plan.most_tokens
+        return due, waiting
 
     def _admit(self, budget: int) -> list[Request]:
         """Waiting requests, in their order, as long as slots and `budget` last."""
@@ -87,15 +111,19 @@ class DiffusionScheduler(Scheduler):
             request.status = RequestStatus.RUNNING
             if self.log_stats:
                 request.record_event(EngineCoreEventType.SCHEDULED)
+            if request.prefill_stats is not None:
+                request.prefill_stats.set(request.num_prompt_tokens, 0, 0)  # none of it came from a cache
             budget -= canvas_len
             admitted.append(request)
         return admitted
 
     def _start(self, request: Request) -> Decoding:
         params = request.sampling_params
-        sampling = Sampling(params.temperature, params.top_k, params.top_p, params.seed, params.num_logprobs)
+        sampling = Sampling(
+            params.temperature, params.top_k, params.top_p, params.seed, params.num_logprobs, params.eos_token_id
+        )
         settings = resolve(self.server_settings, given(params.extra_args), self.traits)
-        return Decoding(request.prompt_token_ids, request.max_tokens, settings, sampling, self.traits)
+        return Decoding(request.prompt_token_ids, request.max_tokens, settings, sampling, self.traits, self.block_size)
 
     def _pages(self, request: Request) -> list[int]:
         return self.kv_cache_manager.get_block_ids(request.request_id)[0]
@@ -119,8 +147,7 @@ class DiffusionScheduler(Scheduler):
             decoding = self.decodings.get(req_id)
             tokens: list[int] = []
             if decoding is not None:  # None: it was aborted while its pass ran
-                candidates = decoding.canvas.candidates()
-                decoding.finish_pass(seen.of_request(i, starts[i], starts[i + 1], candidates))
+                decoding.finish_pass(seen.of_request(i, starts[i], starts[i + 1], decoding.next_pass().reads))
                 first = decoding.sent
                 tokens = decoding.take_tokens()
                 if decoding.logprobs is not None:

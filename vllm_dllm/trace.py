@@ -10,7 +10,7 @@ from vllm_dllm.decoding import Decoding
 class Trace:
     """Appends to a file. A line has `request_id`, `prompt_len`, `gen_length`, `cache`, `output_ids` (the
     whole response; what was never unmasked is the mask token), and lists with one entry for each pass:
-    `query_tokens`, `full`, `unmasked` (response positions).
+    `query_tokens`, `full`, `unmasked` (response positions), `stale_pages` (recomputed because marked).
     """
 
     def __init__(self, path: str):

@@ -49,6 +49,11 @@ def response_length(config: VllmConfig, prompt_len: int, max_tokens: int | None)
     """
     limit = config.model_config.max_model_len
     if max_tokens is None:
+        if prompt_len >= limit:
+            raise SettingError(
+                f"a prompt of {prompt_len} tokens is not allowed: it must have at most {limit - 1}, one less than "
+                "max_model_len, to leave room for a response"
+            )
         default = given(config.additional_config).get(GEN_LENGTH.key, GEN_LENGTH.default)
         return min(default, limit - prompt_len)
     if prompt_len + max_tokens > limit:
@@ -59,10 +64,12 @@ def response_length(config: VllmConfig, prompt_len: int, max_tokens: int | None)
     return max_tokens
 
 
-def check_request(config: VllmConfig, params: SamplingParams, prompt_ids: Sequence[int]) -> None:
-    """Raise SettingError unless the request can be decoded as it asks; `params.max_tokens` is set."""
+def check_request(config: VllmConfig, params: SamplingParams, prompt_ids: Sequence[int]) -> int:
+    """The request's response length in tokens. Raises SettingError unless it can be decoded as it asks."""
     check_params(params)
+    length = response_length(config, len(prompt_ids), params.max_tokens)
     traits = model_traits(config)
     server = check_server(config.additional_config, traits)
     settings = resolve(server, given(params.extra_args), traits)
-    Decoding(list(prompt_ids), params.max_tokens, settings, Sampling(), traits)  # its checks are the request's
+    Decoding(list(prompt_ids), length, settings, Sampling(), traits)  # its checks are the request's
+    return length

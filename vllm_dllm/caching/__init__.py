@@ -1,8 +1,6 @@
-"""Which positions the next pass computes. One file for each policy; `POLICIES` lists them."""
+"""Which positions the next pass computes. One file for each policy; `registry.POLICIES` lists them."""
 
 from vllm_dllm.caching.base import CachePolicy, Plan
-from vllm_dllm.caching.none import NoCache
+from vllm_dllm.caching.pages import PageLedger
 
-POLICIES: dict[str, type[CachePolicy]] = {policy.name: policy for policy in (NoCache,)}
-
-__all__ = ["POLICIES", "CachePolicy", "Plan"]
+__all__ = ["CachePolicy", "PageLedger", "Plan"]

@@ -1,6 +1,8 @@
 """No cache: every pass computes the whole canvas, as LLaDA's and Dream's own code does."""
 
-from vllm_dllm.caching.base import CachePolicy, full_pass
+import numpy as np
+
+from vllm_dllm.caching.base import CachePolicy
 
 
 class NoCache(CachePolicy):
@@ -8,5 +10,5 @@ class NoCache(CachePolicy):
 
     name = "none"
 
-    def plan(self, canvas):
-        return full_pass(canvas)
+    def positions(self, canvas):
+        return np.arange(canvas.length, dtype=np.int32)

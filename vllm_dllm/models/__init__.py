@@ -17,12 +17,16 @@ def is_ours(model_config) -> bool:
 
 def register() -> None:
     """Register configs, tokenizers and architectures. May be called more than once."""
+    from transformers import AutoConfig
     from vllm.model_executor.models import ModelRegistry
     from vllm.transformers_utils.config import _CONFIG_REGISTRY
 
+    from vllm_dllm.models import tokenizers
     from vllm_dllm.models.configs import CONFIGS
 
     for config in CONFIGS:
         _CONFIG_REGISTRY[config.model_type] = config
+        AutoConfig.register(config.model_type, config, exist_ok=True)
+    tokenizers.register()
     for architecture, path in ARCHITECTURES.items():
         ModelRegistry.register_model(architecture, path)

@@ -1,13 +1,19 @@
-"""The configs of the official LLaDA and Dream checkpoints, under the names vLLM reads."""
+"""The configs of the official LLaDA and Dream checkpoints, under the names vLLM reads.
+
+Fields carry the default that the authors' own config class gives an option which `config.json` leaves out.
+What a value means for us, honoured or refused, is in checks.py.
+"""
 
 from transformers import PretrainedConfig
 
 
 class LLaDAConfig(PretrainedConfig):
-    """`config.json` of GSAI-ML/LLaDA-8B (OLMo's option names)."""
+    """`config.json` of GSAI-ML/LLaDA-8B (OLMo's option names).
+
+    `n_kv_heads`, `mlp_hidden_size` and `vocab_size` hold what they come to, whichever option says it.
+    """
 
     model_type = "llada"
-    has_no_defaults_at_init = True  # transformers: do not build one without arguments to compare with
     attribute_map = {
         "hidden_size": "d_model",
         "intermediate_size": "mlp_hidden_size",
@@ -19,24 +25,106 @@ class LLaDAConfig(PretrainedConfig):
         "tie_word_embeddings": "weight_tying",
         "attention_bias": "include_bias",
         "mlp_bias": "include_bias",
-        "qkv_bias": "include_qkv_bias",
     }
 
-    # what a prediction's row and its sampling are called in methods.md
+    d_model: int = 768
+    n_layers: int = 12
+    n_heads: int = 12
+    n_kv_heads: int | None = None
+    multi_query_attention: bool | None = None
+    mlp_hidden_size: int | None = None
+    mlp_ratio: int = 4
+    max_sequence_length: int = 1024
+    vocab_size: int = 50257
+    embedding_size: int | None = None  # theirs is 50304, the padded vocabulary of GPT-2, whatever vocab_size is
+    mask_token_id: int | None = None
+    weight_tying: bool = True
+    block_type: str = "sequential"
+    block_group_size: int = 1
+    activation_type: str = "swiglu"
+    layer_norm_type: str = "default"
+    layer_norm_with_affine: bool = True
+    bias_for_layer_norm: bool | None = None
+    attention_layer_norm: bool = False
+    input_emb_norm: bool = False
+    rms_norm_eps: float = 1e-5
+    include_bias: bool = False
+    include_qkv_bias: bool = False
+    clip_qkv: float | None = None
+    alibi: bool = False
+    rope: bool = False
+    rope_full_precision: bool = True
+    rope_theta: float = 10000.0
+    scale_logits: bool = False
+
+    # what a prediction's row and its sampling are called
     row_shift = 0
     sampler = "gumbel"
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**_for_layers(kwargs))
+        if self.n_kv_heads is None:
+            self.n_kv_heads = 1 if self.multi_query_attention else self.n_heads
+        if self.mlp_hidden_size is None:
+            self.mlp_hidden_size = self.mlp_ratio * self.d_model
+        if self.embedding_size is None:
+            self.embedding_size = self.vocab_size
+        self.vocab_size = max(self.vocab_size, self.embedding_size)  # rows of the embedding, columns of the logits
+
+    @property
+    def qkv_bias(self) -> bool:
+        return self.include_bias or self.include_qkv_bias
+
+    @property
+    def head_bias(self) -> bool:
+        return self.include_bias and not self.weight_tying
+
+    @property
+    def logit_scale(self) -> float:
+        return self.d_model**-0.5 if self.scale_logits else 1.0
 
 
 class DreamConfig(PretrainedConfig):
     """`config.json` of Dream-org/Dream-v0-7B (Qwen2's option names)."""
 
     model_type = "Dream"
-    has_no_defaults_at_init = True
-    # Qwen2: query, key and value projections have a bias, the others none
+
+    hidden_size: int = 4096
+    intermediate_size: int = 22016
+    num_hidden_layers: int = 32
+    num_attention_heads: int = 32
+    num_key_value_heads: int | None = 32
+    hidden_act: str = "silu"
+    max_position_embeddings: int = 32768
+    vocab_size: int = 151936
+    mask_token_id: int | None = None  # theirs is 151666, right for one tokenizer only
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 10000.0
+    rope_scaling: dict | None = None
+    tie_word_embeddings: bool = False
+    use_sliding_window: bool = False
+    sliding_window: int | None = None
+
+    # query, key and value projections have a bias, the others none, and no option says otherwise
     qkv_bias = True
+    head_bias = False
+    logit_scale = 1.0
 
     row_shift = -1
     sampler = "categorical"
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**_for_layers(kwargs))
+        if self.num_key_value_heads is None:
+            self.num_key_value_heads = self.num_attention_heads
+        if not self.use_sliding_window:
+            self.sliding_window = None  # vLLM would take the number alone for a window
+
+
+def _for_layers(kwargs: dict) -> dict:
+    # attention is bidirectional because the runner's metadata says so; vLLM builds layers marked like this
+    # without a KV cache
+    return {k: v for k, v in kwargs.items() if k != "is_causal"}
 
 
 CONFIGS = (LLaDAConfig, DreamConfig)

@@ -1,9 +1,15 @@
 """LLaDA (arXiv:2502.09992): a Llama without a causal mask, under OLMo's weight names."""
 
 import re
+from functools import partial
 
-from vllm.model_executor.models.llama import LlamaForCausalLM, LlamaModel
-from vllm.model_executor.models.utils import AutoWeightsLoader, WeightsMapper
+import torch
+from torch import nn
+from vllm.model_executor.layers.rotary_embedding import get_rope
+from vllm.model_executor.models.llama import LlamaAttention, LlamaDecoderLayer
+from vllm.model_executor.models.utils import WeightsMapper
+
+from vllm_dllm.models.llama import BidirectionalLlama
 
 BLOCK = r"^model\.transformer\.blocks\.(\d+)\."
 # `ff_out` is a block's down projection and, outside the blocks, the output head
@@ -21,18 +27,38 @@ NAMES = {
 }
 
 
-class LLaDAModelLM(LlamaForCausalLM):
-    """Architecture `LLaDAModelLM`: GSAI-ML/LLaDA-8B-Base, -Instruct, LLaDA-1.5.
+class FullPrecisionRope(nn.Module):
+    """Rotary embedding of query and key in float32, whatever their dtype (`rope_full_precision`)."""
 
-    Attention is bidirectional because the model runner says so in the attention metadata;
-    the layers are Llama's.
-    """
+    def __init__(self, rope: nn.Module):
+        super().__init__()
+        self.rope = rope
+
+    def forward(
+        self, positions: torch.Tensor, query: torch.Tensor, key: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        q, k = self.rope(positions, query.float(), key.float())
+        return q.to(query.dtype), k.to(key.dtype)
+
+
+class LLaDAAttention(LlamaAttention):
+    def _init_rotary_emb(self, config, quant_config) -> None:
+        if not config.rope_full_precision:
+            return super()._init_rotary_emb(config, quant_config)
+        rope = get_rope(
+            self.head_dim,
+            max_position=self.max_position_embeddings,
+            rope_parameters=config.rope_parameters,
+            dtype=torch.float32,
+        )
+        self.rotary_emb = FullPrecisionRope(rope)
+
+
+class LLaDAModelLM(BidirectionalLlama):
+    """Architecture `LLaDAModelLM`: GSAI-ML/LLaDA-8B-Base, -Instruct, LLaDA-1.5."""
 
     hf_to_vllm_mapper = (
-        WeightsMapper(orig_to_new_regex={re.compile(k): v for k, v in NAMES.items()}) | LlamaModel.hf_to_vllm_mapper
+        WeightsMapper(orig_to_new_regex={re.compile(k): v for k, v in NAMES.items()})
+        | BidirectionalLlama.hf_to_vllm_mapper
     )
-
-    def load_weights(self, weights):
-        # names only: LlamaModel.load_weights stacks q, k, v and gate, up by itself
-        names = WeightsMapper(orig_to_new_regex=self.hf_to_vllm_mapper.orig_to_new_regex)
-        return AutoWeightsLoader(self).load_weights(weights, mapper=names)
+    layer_type = staticmethod(partial(LlamaDecoderLayer, attn_layer_type=LLaDAAttention))

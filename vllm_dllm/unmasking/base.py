@@ -23,11 +23,12 @@ class UnmaskingRule(ABC):
 
     @abstractmethod
     def select(
-        self, canvas: Canvas, scores: np.ndarray, seen: Observation, rng: np.random.Generator | None
+        self, canvas: Canvas, scores: np.ndarray, seen: Observation | None, rng: np.random.Generator | None
     ) -> np.ndarray:
         """The response positions to unmask, out of `canvas.candidates()`.
 
         `scores` is float32 with one entry for each response position, -inf where it is no candidate.
+        `seen` is None where the policy asks before the pass: rules whose choice hangs on it refuse that.
         `rng` is this request's, there if its settings draw positions.
         """
 

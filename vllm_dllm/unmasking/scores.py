@@ -9,30 +9,40 @@ from vllm_dllm.observation import Observation
 SCORES = ("confidence", "margin", "entropy", "random", "origin")
 
 
+def raw_scores(kind: str, seen: Observation) -> np.ndarray:
+    """float32 scores of the positions read, before any prior. `origin` draws and does not look at them."""
+    if kind == "margin":
+        assert seen.margin is not None
+        return seen.margin
+    if kind == "entropy":
+        assert seen.entropy is not None
+        return -seen.entropy
+    return seen.confidence
+
+
 def score(
     kind: str,
     canvas: Canvas,
-    seen: Observation,
+    seen: Observation | None,
     rng: np.random.Generator | None,
     fixed: np.ndarray | None = None,
     sigma: float | None = None,
 ) -> np.ndarray:
-    """float32, one for each response position; -inf where it is no candidate.
+    """float32, one for each response position; -inf where it is no candidate or was not read.
+
+    `seen` may be None for `random`, which is then known before the pass.
 
     `fixed` are the scores of `random` where the request brings its own; `sigma` in tokens is the
     certainty prior's width (d2Cache, arXiv:2509.23094), which multiplies the score.
     """
     scores = np.full(canvas.gen_length, -np.inf, np.float32)
     at = canvas.candidates()
-    read = np.searchsorted(seen.positions, at)
-    if kind == "margin":
-        scores[at] = seen.margin[read]
-    elif kind == "entropy":
-        scores[at] = -seen.entropy[read]
-    elif kind == "random":
+    if kind == "random":
         scores[at] = fixed[at] if fixed is not None else rng.random(len(at))
-    else:  # `origin` draws and does not look at it
-        scores[at] = seen.confidence[read]
+        return scores
+    assert seen is not None
+    at, _, read = np.intersect1d(at, seen.positions, assume_unique=True, return_indices=True)
+    scores[at] = raw_scores(kind, seen)[read]
     if sigma:
         scores[at] *= certainty_density(~canvas.masked, sigma)[at]
     return scores

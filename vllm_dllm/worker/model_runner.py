@@ -23,8 +23,10 @@ from vllm.v1.worker.gpu.attn_utils import (
 from vllm.v1.worker.utils import clear_layer_kv_caches
 
 from vllm_dllm.batch import Batch
+from vllm_dllm.config import given, has_hidden_cache
 from vllm_dllm.observation import Readout
 from vllm_dllm.scheduler_output import DiffusionModelRunnerOutput, DiffusionSchedulerOutput
+from vllm_dllm.worker.layerwise import LayerwiseForward
 from vllm_dllm.worker.readout import Reader
 
 logger = init_logger(__name__)
@@ -56,6 +58,22 @@ class DiffusionModelRunner:
             )
         self.model_memory_usage = used.consumed_memory
 
+    @property
+    def _num_layers(self) -> int:
+        return self.vllm_config.model_config.hf_config.num_hidden_layers
+
+    @property
+    def _hidden_size(self) -> int:
+        return self.vllm_config.model_config.hf_config.hidden_size
+
+    def hidden_share(self) -> float:
+        """The part of the KV cache's memory that the hidden-state cache takes, 0 without one."""
+        if not has_hidden_cache(given(self.vllm_config.additional_config)):
+            return 0.0
+        kv = sum(spec.page_size_bytes / spec.block_size for spec in self.get_kv_cache_spec().values())
+        hidden = self._num_layers * self._hidden_size * self.vllm_config.model_config.dtype.itemsize
+        return hidden / (kv + hidden)
+
     def get_model(self) -> torch.nn.Module:
         return self.model
 
@@ -80,6 +98,13 @@ class DiffusionModelRunner:
             raise ValueError(
                 f"block_size={self.page_size} is not allowed: the attention backend reads pages of "
                 f"{kernel_block_sizes[0]} tokens; set --block-size {kernel_block_sizes[0]}"
+            )
+        self.hidden_cache = None
+        if has_hidden_cache(given(config.additional_config)):
+            self.hidden_cache = torch.zeros(
+                (self._num_layers, kv_cache_config.num_blocks * self.page_size, self._hidden_size),
+                dtype=config.model_config.dtype,
+                device=self.device,
             )
         self.kv_caches = init_kv_cache(
             config.compilation_config.static_forward_context,
@@ -131,20 +156,33 @@ class DiffusionModelRunner:
         Every layer writes the keys and values of the query positions into their pages, then attends to
         the whole canvas.
         """
-        num_tokens = len(batch.positions)
-        positions = self._to_device(batch.positions.astype(np.int64))
-        with set_forward_context(
-            self._attention_metadata(batch),
-            self.vllm_config,
-            num_tokens=num_tokens,
-            slot_mapping=build_slot_mappings_by_layer(self.slot_mapping[None], self.kv_cache_config),
-        ):
-            hidden = self.model(self._to_device(batch.token_ids), positions)
-        logits = self.model.compute_logits(hidden[self._to_device(batch.rows)])
+        rows, signals = batch.rows, None
+        if batch.drift or batch.rollout:
+            forward = LayerwiseForward(
+                self.model, self.page_size, self.device, self._forward_context, self.hidden_cache
+            )
+            hidden, rows, signals = forward(batch)
+        else:
+            positions = self._to_device(batch.positions.astype(np.int64))
+            with self._forward_context(batch):
+                hidden = self.model(self._to_device(batch.token_ids), positions)
+        logits = self.model.compute_logits(hidden[self._to_device(rows)])
         output = DiffusionModelRunnerOutput(req_ids=req_ids, req_id_to_index={r: i for i, r in enumerate(req_ids)})
         if logits is not None:  # tensor parallelism: the first rank has them
             output.observation = self.reader.read(logits, batch.row_starts, batch.readouts)
+            if signals is not None:
+                output.observation.signals = signals
         return output
+
+    def _forward_context(self, batch: Batch) -> AbstractContextManager:
+        """vLLM's context for a forward at the batch's query positions."""
+        metadata = self._attention_metadata(batch)
+        return set_forward_context(
+            metadata,
+            self.vllm_config,
+            num_tokens=len(batch.positions),
+            slot_mapping=build_slot_mappings_by_layer(self.slot_mapping[None], self.kv_cache_config),
+        )
 
     def _attention_metadata(self, batch: Batch) -> dict[str, Any]:
         starts = torch.from_numpy(batch.query_starts)

@@ -43,6 +43,7 @@ class Reader:
             margin=values_host[1] if wants_margin else None,
             entropy=values_host[2] if wants_entropy else None,
             logprobs={i: tuple(t.cpu().numpy() for t in part) for i, part in logprobs.items()},
+            vocab_size=logits.shape[-1],
         )
 
     def _read_rows(

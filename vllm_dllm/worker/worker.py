@@ -25,6 +25,10 @@ class DiffusionWorker(PlatformWorker):
     def _make_model_runner(self) -> DiffusionModelRunner:
         return DiffusionModelRunner(self.vllm_config, self.device)
 
+    def determine_available_memory(self) -> int:
+        """What is left for KV pages beside the hidden-state cache, if there is one."""
+        return int(super().determine_available_memory() * (1 - self.model_runner.hidden_share()))
+
     def compile_or_warm_up_model(self) -> CompilationTimes:
         # eager: nothing to compile, and profile_run has warmed up the kernels
         set_random_seed(self.model_config.seed)

@@ -1,0 +1,229 @@
+"""Throughput of the engine beside a plain loop, on the same weights, requests and settings, in one run.
+
+    python benchmarks/throughput.py --model checkpoints/tiny-llada
+    python benchmarks/throughput.py --random 200M --steps-per-block 1 --requests 4
+
+Requests of mixed prompt and response lengths run at each concurrency: so many are in flight at any
+time. The plain loop (plain_loop.py) runs them one after the other. Every round measures all of it; a
+row shows its fastest round. Prints a Markdown table:
+
+    tokens/s    response tokens per second
+    ms/pass     wall time divided by passes; a step holds one pass of every request in flight
+    ms/step     wall time divided by steps
+    outside     share of a step spent outside the model's forward (layers and output head); in brackets
+                the part of it in the worker, the rest being scheduler, front end and messages
+    equal       answers equal to the plain loop's; those of a caching policy may differ
+"""
+
+import argparse
+import json
+import platform
+import random
+import sys
+import time
+from collections import deque
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from plain_loop import PlainLoop
+from random_model import random_model
+from vllm import LLM, SamplingParams
+
+ROOT = Path(__file__).parent.parent
+IDLE = 1.5  # seconds until vLLM's processes stop polling, so that the plain loop has all cores
+
+
+@dataclass
+class Request:
+    prompt_ids: list[int]
+    gen_length: int
+    steps: int | None  # None: the threshold decides
+
+
+@dataclass
+class Row:
+    """One line of the table. Times in seconds, over all its requests."""
+
+    name: str
+    concurrency: int
+    tokens: int
+    wall: float
+    forward: float
+    worker: float  # 0 for the plain loop
+    steps: int
+    passes: int
+    answers: list[list[int]] = field(repr=False)
+    equal: int = 0
+
+    @property
+    def rate(self) -> float:
+        return self.tokens / self.wall
+
+    @property
+    def outside(self) -> float:
+        return 1 - self.forward / self.wall
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--model", type=Path, help="folder of a LLaDA checkpoint")
+    model.add_argument("--random", type=_count, metavar="SIZE", help="random weights, so many parameters: 200M")
+    parser.add_argument("--random-cache", type=Path, default=Path.home() / ".cache" / "vllm-dllm", help="where they are kept")
+    parser.add_argument("--cache", default="none", help="caching policies, with commas")
+    parser.add_argument("--concurrency", default="1,4,16", help="requests in flight, with commas")
+    parser.add_argument("--requests", type=int, default=16, help="requests at each concurrency, at least that many")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--block-length", type=int, default=32)
+    rule = parser.add_mutually_exclusive_group()
+    rule.add_argument("--threshold", type=float, default=0.9)
+    rule.add_argument("--steps-per-block", type=int, help="fixed steps instead of the threshold")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+    parser.add_argument("--tensor-parallel-size", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=0, help="of the plain loop; 0: as many as there are cores")
+    parser.add_argument("--json", type=Path, help="write the numbers here too")
+    return parser.parse_args()
+
+
+def _count(text: str) -> int:
+    return int(float(text[:-1]) * {"M": 1e6, "B": 1e9}[text[-1]])
+
+
+def make_requests(args: argparse.Namespace, folder: Path, number: int) -> list[Request]:
+    """The same ones for the same arguments. Canvases of 512 for random weights, short chats otherwise."""
+    rng = random.Random(0)
+    requests = []
+    for i in range(number):
+        blocks = 1 + i % 4
+        gen_length = blocks * 32
+        prompt = _random_prompt(rng, 512 - gen_length) if args.random else _task_prompt(rng, folder)
+        steps = args.steps_per_block and args.steps_per_block * -(-gen_length // args.block_length)
+        requests.append(Request(prompt, gen_length, steps))
+    return requests
+
+
+def _random_prompt(rng: random.Random, length: int) -> list[int]:
+    return [rng.randrange(16000) for _ in range(length)]
+
+
+def _task_prompt(rng: random.Random, folder: Path) -> list[int]:
+    sys.path.insert(0, str(ROOT / "checkpoints"))
+    import tasks
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    chat = [{"role": "user", "content": tasks.sample(rng)[0]}]
+    return tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
+
+
+def run_plain(loop: PlainLoop, requests: list[Request]) -> Row:
+    loop.passes, loop.forward = 0, 0.0
+    begin = time.perf_counter()
+    answers = [loop.generate(r.prompt_ids, r.gen_length, r.steps) for r in requests]
+    wall = time.perf_counter() - begin
+    tokens = sum(r.gen_length for r in requests)
+    return Row("plain loop", 1, tokens, wall, loop.forward, 0.0, loop.passes, loop.passes, answers)
+
+
+def run_engine(llm: LLM, args: argparse.Namespace, cache: str, concurrency: int, requests: list[Request]) -> Row:
+    """Keeps `concurrency` requests in flight until all have been answered."""
+    engine = llm.llm_engine
+    waiting = deque(enumerate(requests))
+    answers: list[list[int]] = [[] for _ in requests]
+    in_flight = 0
+    llm.collective_rpc("start_forward_timer")
+    begin = time.perf_counter()
+    while waiting or in_flight:
+        while waiting and in_flight < concurrency:
+            number, request = waiting.popleft()
+            engine.add_request(str(number), {"prompt_token_ids": request.prompt_ids}, _params(args, cache, request))
+            in_flight += 1
+        for output in engine.step():
+            if output.finished:
+                answers[int(output.request_id)] = list(output.outputs[0].token_ids)
+                in_flight -= 1
+    wall = time.perf_counter() - begin
+    measured = llm.collective_rpc("read_forward_timer")[0]
+    return Row(cache, concurrency, sum(map(len, answers)), wall, answers=answers, **measured)
+
+
+def _params(args: argparse.Namespace, cache: str, request: Request) -> SamplingParams:
+    settings: dict[str, Any] = {"dllm_cache": cache, "dllm_block_length": args.block_length}
+    if request.steps is None:
+        settings["dllm_threshold"] = args.threshold
+    else:
+        settings["dllm_steps"] = request.steps
+    return SamplingParams(
+        temperature=0, max_tokens=request.gen_length, ignore_eos=True, detokenize=False, extra_args=settings
+    )
+
+
+def measure(args: argparse.Namespace, folder: Path) -> list[Row]:
+    """The fastest round of each row."""
+    caches = args.cache.split(",")
+    levels = [int(c) for c in args.concurrency.split(",")]
+    requests = make_requests(args, folder, max(args.requests, *levels))
+    # the longest steps: all canvases at once
+    budget = max(levels) * max(len(r.prompt_ids) + r.gen_length for r in requests)
+    llm = LLM(
+        str(folder),
+        dtype=args.dtype,
+        tensor_parallel_size=args.tensor_parallel_size,
+        skip_tokenizer_init=True,
+        max_model_len=512,
+        max_num_seqs=max(levels),
+        max_num_batched_tokens=max(budget, 512),
+        kv_cache_memory_bytes=4 << 30,
+        worker_extension_cls="forward_timer.ForwardTimer",
+    )
+    loop = PlainLoop(folder, getattr(torch, args.dtype), args.block_length, args.threshold)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    rows: dict[tuple[str, int], Row] = {}
+    for round_ in range(args.rounds + 1):  # the first warms up, on few requests
+        time.sleep(IDLE)
+        found = [run_plain(loop, requests if round_ else requests[:1])]
+        for cache in caches:
+            for level in levels:
+                part = requests[: max(level, args.requests)] if round_ else requests[:1]
+                found.append(run_engine(llm, args, cache, level, part))
+        for row in found if round_ else []:
+            row.equal = sum(a == b for a, b in zip(row.answers, found[0].answers, strict=False))
+            key = row.name, row.concurrency
+            rows[key] = min(row, rows.get(key, row), key=lambda r: r.wall)
+            print(f"round {round_}: {row}", file=sys.stderr, flush=True)
+    return list(rows.values())
+
+
+def table(rows: list[Row]) -> str:
+    plain = rows[0]
+    lines = [
+        "| cache | concurrency | tokens/s | of plain | ms/pass | ms/step | outside (worker) | equal |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for r in rows:
+        in_worker = f" ({(r.worker - r.forward) / r.wall:.1%})" if r.worker else ""
+        lines.append(
+            f"| {r.name} | {r.concurrency} | {r.rate:.1f} | {r.rate / plain.rate:.2f} | {r.wall / r.passes * 1e3:.2f} "
+            f"| {r.wall / r.steps * 1e3:.2f} | {r.outside:.1%}{in_worker} | {r.equal}/{len(r.answers)} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    args = arguments()
+    folder = random_model(args.random, args.random_cache) if args.random else args.model
+    rows = measure(args, folder)
+    print(table(rows))
+    if args.json:
+        device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor()
+        numbers = [{k: v for k, v in asdict(row).items() if k != "answers"} for row in rows]
+        settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
+        report = {"device": device, "threads": torch.get_num_threads(), "arguments": settings, "rows": numbers}
+        args.json.write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""A streamed request that is refused gets HTTP 400.
+
+What: in a server of one of our models, a request is checked when the server asks the engine for its answer, and
+  not only when the first part of the answer is awaited.
+Why: the answer is an async generator, so that the checks of patches/admission.py run after a streamed response
+  has sent its status, 200: the refusal became an event of the stream, and in the Responses API a broken
+  connection. Those checks stay: they are what offline requests meet.
+Checked on: vLLM 0.32.0.
+Until: vLLM validates a request before it starts to stream the response.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from vllm.exceptions import VLLMValidationError
+from vllm.sampling_params import BeamSearchParams, SamplingParams
+from vllm.v1.engine.async_llm import AsyncLLM
+
+from vllm_dllm import validation
+from vllm_dllm.models import is_ours
+from vllm_dllm.options import SettingError
+
+
+def _refuse(config: Any, prompt: Any, params: Any) -> None:
+    """Raise VLLMValidationError for a request that patches/admission.py is going to refuse."""
+    try:
+        if isinstance(params, BeamSearchParams):
+            raise SettingError("use_beam_search=True is not allowed: it must be False, because " + validation.ONCE)
+        if isinstance(params, SamplingParams) and isinstance(prompt, dict) and "prompt_token_ids" in prompt:
+            validation.check_request(config, params, prompt["prompt_token_ids"])
+    except SettingError as e:
+        raise VLLMValidationError(str(e)) from e
+
+
+def _generate(original: Callable) -> Callable:
+    @functools.wraps(original)
+    def generate(self, prompt, sampling_params, *args, **kwargs):
+        if is_ours(self.model_config):
+            _refuse(self.vllm_config, prompt, sampling_params)
+        return original(self, prompt, sampling_params, *args, **kwargs)
+
+    return generate
+
+
+def _in_server(original: Callable, params_name: str) -> Callable:
+    @functools.wraps(original)
+    def start(self, *, request_id, **kwargs):
+        prompt = kwargs.get("engine_input", kwargs.get("prompt"))
+        if is_ours(self.model_config):
+            _refuse(self.engine_client.vllm_config, prompt, kwargs[params_name])
+        return original(self, request_id=request_id, **kwargs)
+
+    return start
+
+
+def _init(original: Callable) -> Callable:
+    @functools.wraps(original)
+    def __init__(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        if is_ours(self.model_config):
+            _patch_server()
+
+    return __init__
+
+
+def _patch_server() -> None:
+    # imported here: offline engines and other models do without the seconds this takes
+    from vllm.entrypoints.generate.beam_search.online import BeamSearchOnlineMixin
+    from vllm.entrypoints.openai.responses.serving import OpenAIServingResponses
+
+    if not hasattr(BeamSearchOnlineMixin.beam_search, "__wrapped__"):
+        BeamSearchOnlineMixin.beam_search = _in_server(BeamSearchOnlineMixin.beam_search, "params")
+        OpenAIServingResponses._generate_with_builtin_tools = _in_server(
+            OpenAIServingResponses._generate_with_builtin_tools, "sampling_params"
+        )
+
+
+def apply() -> None:
+    if not hasattr(AsyncLLM.generate, "__wrapped__"):
+        AsyncLLM.__init__ = _init(AsyncLLM.__init__)
+        AsyncLLM.generate = _generate(AsyncLLM.generate)

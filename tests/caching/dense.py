@@ -1,0 +1,77 @@
+"""Partial passes on a plain dense model: what the engine does, without the engine.
+
+The bundled checkpoints' plain model (checkpoints/train.py) with keys and values kept for every canvas
+position. A pass computes the query positions, overwrites their keys and values layer by layer before
+attention, and attends to the whole canvas. Float32, one request at a time.
+"""
+
+import functools
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from common import CHECKPOINTS, EOS, MASK
+from train import load, rope
+
+from vllm_dllm.config import ModelTraits, resolve
+from vllm_dllm.decoding import Decoding, Sampling
+from vllm_dllm.worker.readout import Reader
+
+torch.set_num_threads(1)  # a pass is too small to share: threads would only wait for each other
+
+TRAITS = {"tiny-llada": ModelTraits(MASK, 0, False), "tiny-dream": ModelTraits(MASK, -1, True)}
+SAMPLER = {"tiny-llada": "gumbel", "tiny-dream": "categorical"}
+
+
+@functools.cache
+def model(name: str):
+    return load(CHECKPOINTS / name)
+
+
+class DenseCanvas:
+    """One request's keys and values: per layer [heads, length, head size], NaN where nothing was computed."""
+
+    def __init__(self, net, length: int):
+        self.net = net
+        heads, size = net.c["kv"], net.c["d"] // net.c["heads"]
+        self.keys = torch.full((len(net.layers), heads, length, size), torch.nan)
+        self.values = self.keys.clone()
+
+    @torch.inference_mode()
+    def forward(self, tokens: np.ndarray, queries: np.ndarray) -> torch.Tensor:
+        """Logits [queries, vocabulary] of the query positions (ascending), whose ids are `tokens`."""
+        net, at = self.net, torch.from_numpy(queries.astype(np.int64))
+        x = net.emb(torch.from_numpy(tokens.astype(np.int64)))
+        cos, sin = net.cos[at], net.sin[at]
+        for i, layer in enumerate(net.layers):
+            h = layer.n1(x)
+            q, k, v = (p(h).view(len(at), -1, layer.hd).transpose(0, 1) for p in (layer.q, layer.k, layer.v))
+            self.keys[i][:, at] = rope(k, cos, sin)
+            self.values[i][:, at] = v
+            attended = F.scaled_dot_product_attention(
+                rope(q, cos, sin)[None], self.keys[i][None], self.values[i][None], enable_gqa=q.shape[0] != k.shape[0]
+            )[0]
+            x = x + layer.o(attended.transpose(0, 1).flatten(1))
+            h = layer.n2(x)
+            x = x + layer.down(F.silu(layer.gate(h)) * layer.up(h))
+        return net.head(net.norm(x))
+
+
+def decode(
+    name: str, prompt_ids: list[int], gen_length: int, settings: dict, stop_at_eos: bool = False, **sampling
+) -> Decoding:
+    """A request decoded whole, or to the EOS that ends its final prefix. The page ledger is checked after each pass."""
+    traits = TRAITS[name]
+    decoding = Decoding(prompt_ids, gen_length, resolve({}, settings, traits), Sampling(**sampling), traits)
+    canvas, dense = decoding.canvas, DenseCanvas(model(name), len(prompt_ids) + gen_length)
+    reader = Reader(SAMPLER[name], MASK)
+    while not canvas.done and not (stop_at_eos and EOS in canvas.response[: canvas.prefix]):
+        plan = decoding.next_pass()
+        logits = dense.forward(canvas.tokens[plan.queries], plan.queries)
+        rows = plan.reads + (canvas.prompt_len + traits.row_shift)
+        at = np.searchsorted(plan.queries, rows)
+        assert (plan.queries[at] == rows).all(), "a row to be read is not computed"
+        seen = reader.read(logits[torch.from_numpy(at)], np.asarray([0, len(rows)]), [decoding.readout()])
+        decoding.finish_pass(seen.of_request(0, 0, len(rows), plan.reads))
+        decoding.pages.check_integrity()
+    return decoding

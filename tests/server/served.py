@@ -1,0 +1,87 @@
+"""The server under test, as a client sees it: clients, metrics, trace, log."""
+
+import json
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+from openai import AsyncOpenAI, OpenAI
+
+GEN_LENGTH = 96  # not the default, to see that it counts
+MAX_MODEL_LEN = 512
+QUESTION, ANSWER = "count 3 by 4 x6", "3 7 11 15 19 23"
+MESSAGES = [{"role": "user", "content": QUESTION}]
+# The checkpoint is very sure of most answers. Of this one it is not: nearly each draw gives another text.
+UNSURE = "calc 37+38-22+39"
+DRAWN = {"temperature": 2.0, "max_tokens": 48}
+# Some hundred passes, whatever the model says: long enough to look at while it runs.
+LONG = {"max_tokens": 256, "extra_body": {"ignore_eos": True, "vllm_xargs": {"dllm_steps": 256}}}
+
+
+def text_prompt(question: str) -> str:
+    """What the bundled checkpoint's chat template makes of one user turn."""
+    return f"<|startoftext|><|user|>{question}<|assistant|>"
+
+
+class Server:
+    model = "tiny"
+    process: subprocess.Popen
+
+    def __init__(self, url: str, log_file: Path, trace_file: Path):
+        self.url = url
+        self.log_file = log_file
+        self.trace_file = trace_file
+
+    def client(self) -> OpenAI:
+        return OpenAI(base_url=self.url + "/v1", api_key="none", max_retries=0, timeout=120)
+
+    def async_client(self) -> AsyncOpenAI:
+        return AsyncOpenAI(base_url=self.url + "/v1", api_key="none", max_retries=0, timeout=120)
+
+    def post(self, path: str, body: dict[str, Any], **options: Any) -> httpx.Response:
+        """JSON as Python writes it, NaN included, which the openai client refuses to send."""
+        content = json.dumps({"model": self.model} | body)
+        options = {"headers": {"content-type": "application/json"}, "timeout": 120} | options
+        return httpx.post(self.url + path, content=content, **options)
+
+    def tokenize(self, prompt: str) -> list[int]:
+        return self.post("/tokenize", {"prompt": prompt}).json()["tokens"]
+
+    # ---- what a request left behind ----
+
+    def traces(self, response_id: str, count: int = 1) -> list[dict[str, Any]]:
+        """The trace lines of a response's requests, once there are `count` of them; by request id."""
+
+        def found() -> list[dict[str, Any]]:
+            lines = map(json.loads, self.trace_file.read_text().splitlines())
+            return sorted((x for x in lines if response_id in x["request_id"]), key=lambda x: x["request_id"])
+
+        self.wait(lambda: len(found()) >= count, f"{count} trace lines of {response_id}")
+        assert len(found()) == count
+        return found()
+
+    def trace(self, response_id: str) -> dict[str, Any]:
+        return self.traces(response_id)[0]
+
+    def metric(self, name: str) -> float:
+        """The value of one vLLM metric."""
+        for line in httpx.get(self.url + "/metrics", timeout=30).text.splitlines():
+            if line.startswith((f"vllm:{name}{{", f"vllm:{name} ")):
+                return float(line.rsplit(" ", 1)[1])
+        raise KeyError(name)
+
+    def wait_idle(self) -> None:
+        """Wait until no request runs or waits and no KV page is taken."""
+        names = ("num_requests_running", "num_requests_waiting", "kv_cache_usage_perc")
+        self.wait(lambda: not any(self.metric(name) for name in names), "an idle engine")
+
+    def wait(self, is_so, what: str, seconds: float = 60) -> None:
+        deadline = time.monotonic() + seconds
+        while not is_so():
+            assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+            time.sleep(0.05)
+
+    def log_tail(self, lines: int = 80) -> str:
+        return "\n".join(self.log_file.read_text(errors="replace").splitlines()[-lines:])

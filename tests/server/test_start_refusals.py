@@ -1,0 +1,89 @@
+"""What `vllm serve` and `LLM` refuse before an engine starts, each by name."""
+
+import json
+import shutil
+
+import pytest
+from common import CHECKPOINTS
+from vllm.engine.arg_utils import EngineArgs
+
+MODEL = str(CHECKPOINTS / "tiny-llada")
+
+
+def config(**arguments):
+    return EngineArgs(**({"model": MODEL, "max_model_len": 256} | arguments)).create_engine_config()
+
+
+def test_accepted_twice():
+    """The refusals below are not of this; and the same arguments serve again."""
+    arguments = EngineArgs(model=MODEL, additional_config={"dllm_gen_length": 32})
+    for _ in range(2):
+        assert arguments.create_engine_config().model_config.override_generation_config["max_new_tokens"] == 32
+
+
+FEATURES = [
+    ({"enable_lora": True}, ["enable_lora=True", "must be False"]),
+    (
+        {"speculative_config": {"method": "ngram", "num_speculative_tokens": 2, "prompt_lookup_max": 2}},
+        ["speculative_config", "ngram", "must be None"],
+    ),
+    ({"pipeline_parallel_size": 2}, ["pipeline_parallel_size=2", "must be 1"]),
+    ({"data_parallel_size": 2}, ["data_parallel_size=2", "must be 1"]),
+    ({"runner": "pooling"}, ["runner='pooling'", "must be 'generate'"]),
+    (
+        {"kv_transfer_config": {"kv_connector": "ExampleConnector", "kv_role": "kv_both"}},
+        ["kv_transfer_config", "ExampleConnector", "must be None"],
+    ),
+    ({"logits_processors": ["some.module:Processor"]}, ["logits_processors", "some.module:Processor", "must be None"]),
+    ({"logprobs_mode": "processed_logprobs"}, ["logprobs_mode='processed_logprobs'", "must be 'raw_logprobs'"]),
+    ({"scheduler_cls": "some.module.Scheduler"}, ["scheduler_cls='some.module.Scheduler'", "must be None"]),
+    ({"worker_cls": "some.module.Worker"}, ["worker_cls='some.module.Worker'", "must be 'auto'"]),
+    (
+        {"override_generation_config": {"max_new_tokens": 20}},
+        ["max_new_tokens=20", "override_generation_config", "dllm_gen_length"],
+    ),
+]
+
+SETTINGS = [
+    ({"dllm_foo": 1}, ["dllm_foo=1", "is not a setting", "dllm_cache"]),
+    ({"dllm_cache": "fast"}, ["dllm_cache='fast'", "one of none"]),
+    ({"dllm_threshold": 2}, ["dllm_threshold=2", "from 0 to 1"]),
+    ({"dllm_threshold": float("nan")}, ["dllm_threshold=nan", "from 0 to 1"]),
+    ({"dllm_gen_length": 0}, ["dllm_gen_length=0", "at least 1"]),
+    ({"dllm_steps": "8"}, ["dllm_steps='8'", "a whole number"]),
+    ({"dllm_steps": 8, "dllm_factor": 1.0}, ["dllm_steps=8", "dllm_factor=1.0", "contradict", "at most one of"]),
+    ({"dllm_alg_temp": 0.5}, ["dllm_alg_temp=0.5", "is not read by"]),
+    ({"dllm_score": "origin"}, ["dllm_score='origin'", "one of"]),
+]
+
+
+@pytest.mark.parametrize("arguments, words", FEATURES, ids=lambda v: str(v)[:60])
+def test_features(arguments, words):
+    with pytest.raises(ValueError) as refusal:
+        config(**arguments)
+    for word in words:
+        assert word in str(refusal.value)
+
+
+@pytest.mark.parametrize("settings, words", SETTINGS, ids=lambda v: str(v)[:60])
+def test_settings(settings, words):
+    with pytest.raises(ValueError) as refusal:
+        config(additional_config=settings)
+    for word in words:
+        assert word in str(refusal.value)
+
+
+def test_dream_has_settings_of_its_own():
+    dream = {"model": str(CHECKPOINTS / "tiny-dream")}
+    config(**dream, additional_config={"dllm_steps": 8, "dllm_score": "origin"})
+    config(**dream, additional_config={"dllm_steps": 8, "dllm_alg_temp": 0.5})
+
+
+def test_checkpoint_option_that_is_not_honoured(tmp_path):
+    """No model file is needed to refuse it: only its config is read."""
+    changed = json.loads((CHECKPOINTS / "tiny-llada" / "config.json").read_text()) | {"alibi": True}
+    (tmp_path / "config.json").write_text(json.dumps(changed))
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(CHECKPOINTS / "tiny-llada" / name, tmp_path)
+    with pytest.raises(ValueError, match="alibi"):
+        config(model=str(tmp_path))

@@ -1,0 +1,41 @@
+"""Canvases and observations made by hand."""
+
+import numpy as np
+
+from vllm_dllm.canvas import Canvas
+from vllm_dllm.observation import Observation
+
+MASK = 1
+
+
+def new_canvas(gen_length: int, block_length: int | None = None, prompt_len: int = 3) -> Canvas:
+    return Canvas([5] * prompt_len, gen_length, block_length or gen_length, MASK)
+
+
+def observe(canvas: Canvas, confidence, entropy=None, margin=None) -> Observation:
+    """What a pass over `canvas` read: values for its candidates, in their order."""
+    positions = canvas.candidates()
+    assert len(positions) == len(confidence)
+
+    def floats(values):
+        return None if values is None else np.asarray(values, np.float32)
+
+    return Observation(positions, positions + 10, floats(confidence), floats(margin), floats(entropy))
+
+
+def full_scores(canvas: Canvas, values) -> np.ndarray:
+    """`values` of the candidates as the array of scores that rules get."""
+    scores = np.full(canvas.gen_length, -np.inf, np.float32)
+    scores[canvas.candidates()] = values
+    return scores
+
+
+def select(rule, canvas: Canvas, confidence, entropy=None, rng=None) -> list[int]:
+    """The positions the rule picks by confidence, ascending."""
+    seen = observe(canvas, confidence, entropy)
+    return sorted(rule.select(canvas, full_scores(canvas, seen.confidence), seen, rng).tolist())
+
+
+def unmask(canvas: Canvas, positions) -> None:
+    positions = np.asarray(positions, np.int64)
+    canvas.unmask(positions, (positions + 10).astype(np.int32))

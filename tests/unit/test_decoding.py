@@ -1,0 +1,167 @@
+"""One request's loop without a model, and the batch that several make."""
+
+import numpy as np
+import pytest
+from decoding_helpers import MASK
+
+from vllm_dllm.batch import StepObservation, make_batch
+from vllm_dllm.config import ModelTraits, resolve
+from vllm_dllm.decoding import Decoding, Sampling
+from vllm_dllm.observation import Observation
+from vllm_dllm.options import SettingError
+
+LLADA = ModelTraits(mask_id=MASK, row_shift=0, dream=False)
+DREAM = ModelTraits(mask_id=MASK, row_shift=-1, dream=True)
+
+
+def decoding(gen_length=8, prompt=(7, MASK, 9), traits=LLADA, sampling=None, **own) -> Decoding:
+    settings = resolve({}, {f"dllm_{k}": v for k, v in own.items()}, traits)
+    return Decoding(list(prompt), gen_length, settings, sampling or Sampling(), traits)
+
+
+def answer(request: Decoding, confidence, logprobs=False) -> None:
+    """Finish the pass with these confidences; position i becomes token i + 20."""
+    positions = request.next_pass().reads
+    part = None
+    if logprobs:
+        n = len(positions)
+        ids = (positions + 20).astype(np.int32)[:, None]
+        part = (ids, np.full((n, 1), -0.5, np.float32) - request.canvas.passes, np.ones(n, np.int64))
+    request.finish_pass(
+        Observation(positions, (positions + 20).astype(np.int32), np.asarray(confidence, np.float32), logprobs=part)
+    )
+
+
+def test_the_loop():
+    request = decoding(4, threshold=0.9, block_length=2)
+    assert request.next_pass() is request.next_pass(), "a plan stays until its pass is finished"
+    assert request.next_pass().queries.tolist() == list(range(7)) and request.next_pass().full
+    assert request.next_pass().reads.tolist() == [0, 1]
+    answer(request, [0.3, 0.95])
+    assert request.take_tokens() == []
+    answer(request, [0.2])
+    assert request.take_tokens() == [20, 21]
+    assert request.take_tokens() == []
+    answer(request, [0.9, 0.9])
+    assert request.take_tokens() == [22, 23] and request.canvas.done
+    assert [p["unmasked"] for p in request.trace] == [[1], [0], [2, 3]]
+    assert [p["query_tokens"] for p in request.trace] == [7, 7, 7]
+    assert [p["full"] for p in request.trace] == [True] * 3
+
+
+def test_logprobs_are_of_the_pass_that_unmasked():
+    request = decoding(3, threshold=0.9, sampling=Sampling(logprobs=0))
+    answer(request, [0.1, 0.95, 0.2], logprobs=True)
+    answer(request, [0.95, 0.1], logprobs=True)
+    answer(request, [0.95], logprobs=True)
+    assert [float(values[0]) for _, values, _ in request.logprobs] == [-1.5, -0.5, -2.5]
+    assert [int(ids[0]) for ids, _, _ in request.logprobs] == [20, 21, 22]
+
+
+def test_the_canvas_is_checked():
+    with pytest.raises(SettingError, match="dllm_scores with 2 numbers is not allowed.*each of the 8"):
+        decoding(8, steps=4, score="random", scores=[0.1, 0.2])
+    with pytest.raises(SettingError, match="dllm_steps=3 is not allowed"):
+        decoding(8, steps=3, block_length=4)
+    with pytest.raises(SettingError, match="dllm_steps=16 is not allowed"):
+        decoding(8, steps=16)
+
+
+# ---- seeds ----
+
+
+def test_pass_seeds():
+    def seeds(seed, temperature=1.0):
+        request = decoding(4, tokens_per_step=1, sampling=Sampling(temperature, seed=seed))
+        found = []
+        while not request.canvas.done:
+            found.append(request.readout().seed)
+            assert request.readout().seed == found[-1], "reading it twice changes nothing"
+            answer(request, np.ones(len(request.next_pass().reads)))
+        return found
+
+    assert seeds(1) == seeds(1) and len(set(seeds(1) + seeds(2))) == 8
+    assert all(0 <= s < 2**63 for s in seeds(2**64 - 1) + seeds(-(2**63)) + seeds(0))
+    assert seeds(-5) != seeds(5)
+    assert seeds(None) != seeds(None)
+    assert seeds(3, temperature=0.0) == [0] * 4, "greedy requests are read together"
+
+
+def test_positions_are_drawn_by_the_requests_seed():
+    def order(seed):
+        request = decoding(8, traits=DREAM, steps=8, score="random", sampling=Sampling(seed=seed))
+        while not request.canvas.done:
+            answer(request, np.ones(len(request.next_pass().reads)))
+        return request.canvas.unmasked_in.tolist()
+
+    assert order(1) == order(1) != order(2)
+    assert order(None) != order(None)
+
+
+def test_readouts_ask_for_what_the_settings_need():
+    readout = decoding(8, sampling=Sampling(0.5, 7, 0.9, seed=1, logprobs=2)).readout()
+    assert (readout.temperature, readout.top_k, readout.top_p, readout.logprobs) == (0.5, 7, 0.9, 2)
+    assert not readout.margin and not readout.entropy
+    assert decoding(8, score="margin").readout().margin
+    assert decoding(8, entropy_bound=0.1).readout().entropy
+    assert decoding(8, steps=8, score="entropy").readout().entropy
+
+
+# ---- the batch ----
+
+
+def test_a_batch_of_full_passes():
+    a = decoding(4, prompt=[7, 8, 9], block_length=2)
+    b = decoding(5, prompt=[5, 6], traits=DREAM)
+    answer(b, [0.95, 0.1, 0.95, 0.1, 0.1])
+    batch = make_batch([a, b], [[4], [2, 9, 3]])
+    assert batch.positions.tolist() == [0, 1, 2, 3, 4, 5, 6] + [0, 1, 2, 3, 4, 5, 6]
+    assert batch.token_ids.tolist() == [7, 8, 9, MASK, MASK, MASK, MASK] + [5, 6, 20, MASK, 22, MASK, MASK]
+    assert batch.query_starts.tolist() == [0, 7, 14] and batch.canvas_lens.tolist() == [7, 7]
+    # a: its block's rows; b: rows shifted by one, of response positions 1, 3 and 4
+    assert batch.rows.tolist() == [3, 4, 7 + 2, 7 + 4, 7 + 5] and batch.row_starts.tolist() == [0, 2, 5]
+    assert batch.block_table.tolist() == [[4, 0, 0], [2, 9, 3]]
+    assert len(batch.readouts) == 2
+    for array in (batch.positions, batch.token_ids, batch.query_starts, batch.rows, batch.row_starts):
+        assert array.dtype == np.int32
+
+
+def test_dream_reads_its_first_token_at_the_prompts_last_row():
+    batch = make_batch([decoding(3, prompt=[5, 6], traits=DREAM)], [[1]])
+    assert batch.rows.tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("traits", [LLADA, DREAM], ids=["llada", "dream"])
+@pytest.mark.parametrize("cache", ["none", "dual"])
+def test_rows_are_those_of_the_reads(traits, cache):
+    """Whatever a policy computes, row k of a request belongs to the k-th position it reads."""
+    rng = np.random.default_rng(0)
+    requests = [decoding(40, prompt=[5] * n, traits=traits, cache=cache, block_length=8) for n in (1, 33, 70)]
+    for _ in range(12):
+        requests = [r for r in requests if not r.canvas.done]
+        batch = make_batch(requests, [[1]] * len(requests))
+        for i, request in enumerate(requests):
+            start, stop = batch.query_starts[i], batch.query_starts[i + 1]
+            rows = batch.rows[batch.row_starts[i] : batch.row_starts[i + 1]]
+            assert ((start <= rows) & (rows < stop)).all()
+            want = request.canvas.candidates() + request.canvas.prompt_len + traits.row_shift
+            assert batch.positions[rows].tolist() == want.tolist()
+            queries = batch.positions[start:stop]
+            assert (np.diff(queries) > 0).all()
+            assert batch.token_ids[start:stop].tolist() == request.canvas.tokens[queries].tolist()
+            answer(request, rng.random(len(rows)))
+
+
+def test_a_steps_observation_is_cut_into_requests():
+    step = StepObservation(
+        tokens=np.arange(5, dtype=np.int32),
+        confidence=np.linspace(0, 1, 5, dtype=np.float32),
+        margin=None,
+        entropy=np.arange(5, dtype=np.float32),
+        logprobs={1: ("ids", "values", "ranks")},
+    )
+    part = step.of_request(1, 2, 5, np.array([0, 4, 6]))
+    assert part.tokens.tolist() == [2, 3, 4] and part.positions.tolist() == [0, 4, 6]
+    assert part.confidence.tolist() == [0.5, 0.75, 1.0] and part.entropy.tolist() == [2, 3, 4]
+    assert part.margin is None and part.logprobs == ("ids", "values", "ranks")
+    assert step.of_request(0, 0, 2, np.array([1, 2])).logprobs is None

@@ -1,0 +1,128 @@
+"""The documents say what the code says."""
+
+import functools
+import itertools
+import re
+import sys
+
+import numpy as np
+import pytest
+from common import ROOT
+
+from vllm_dllm.caching import CachePolicy, PageLedger
+from vllm_dllm.caching.registry import POLICIES
+from vllm_dllm.canvas import Canvas
+from vllm_dllm.config import RULE_OPTIONS, ModelTraits, check_server, options, resolve
+from vllm_dllm.options import Option, SettingError
+from vllm_dllm.unmasking.base import UnmaskingRule, top
+from vllm_dllm.unmasking.scores import SCORES
+
+sys.path.append(str(ROOT / "docs"))
+import tables  # noqa: E402
+
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "examples" / "README.md"]
+TRAITS = [ModelTraits(mask_id=1, row_shift=0, dream=False), ModelTraits(mask_id=1, row_shift=-1, dream=True)]
+EXAMPLES = {"dllm_share", "dllm_every"}  # of docs/architecture.md
+CHOOSE = {"dllm_cache", "dllm_score", *(o.key for o in RULE_OPTIONS)}
+
+
+@pytest.mark.parametrize("file", tables.FILES, ids=lambda f: f.name)
+def test_tables(file):
+    text = file.read_text()
+    assert "<!-- table: " in text
+    assert text == tables.renewed(text), f"run `python docs/tables.py`: a table of {file.name} is out of date"
+
+
+@pytest.mark.parametrize("file", DOCUMENTS, ids=lambda f: f.name)
+def test_names(file):
+    """Every setting, flag and policy that a document mentions exists."""
+    text = file.read_text()
+    flags = {o.flag for o in options().values()} | {"--dllm-config"}
+    assert set(re.findall(r"\bdllm_[a-z][a-z_]*[a-z]\b(?!\.)", text)) <= {*options(), "dllm_config", *EXAMPLES}
+    assert set(re.findall(r"--dllm-[a-z-]*[a-z]", text)) <= flags
+    policies = re.findall(r'(?:--dllm-cache |dllm_cache=|dllm_cache` `|dllm_cache": "|CACHE=)([a-z0-9-]+)', text)
+    assert set(policies) <= set(POLICIES)
+
+
+@pytest.mark.parametrize("file", DOCUMENTS, ids=lambda f: f.name)
+def test_links(file):
+    links = re.findall(r"\]\((?!http)([^)#]+)", file.read_text())
+    missing = [link for link in links if not (file.parent / link).exists()]
+    assert not missing
+
+
+def test_example_classes():
+    """The rule and the policy of docs/architecture.md work: every pass unmasks half, every third is full."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "architecture.md").read_text(), re.DOTALL)
+    names = {"CachePolicy": CachePolicy, "Option": Option, "UnmaskingRule": UnmaskingRule, "top": top}
+    for block in blocks:
+        exec(block, names)
+    rule, policy = names["Share"](names["Share"].option.check(0.5)), names["Masked"](row_shift=0, every=3)
+    canvas = Canvas([2, 3], 16, 8, mask_id=1)
+    pages = PageLedger(canvas.length, 6)
+    queries, unmasked = [], []
+    while not canvas.done:
+        policy.mark(canvas, pages)
+        plan = pages.queries(policy.positions(canvas))
+        pages.record(plan)
+        queries.append(len(plan))
+        scores = np.full(canvas.gen_length, -np.inf, np.float32)
+        scores[canvas.candidates()] = 0.5
+        chosen = rule.select(canvas, scores, None, None)
+        unmasked.append(len(chosen))
+        canvas.unmask(chosen, np.full(len(chosen), 9))
+    assert unmasked == [4, 2, 1, 1] * 2
+    assert queries == [18, 4, 2, 18, 8, 4, 18, 1]
+
+
+@pytest.mark.parametrize("key", sorted(set(options()) - CHOOSE))
+def test_read_by(key):
+    """A setting is accepted with exactly those policies, rules, scores and models that the table says read it."""
+    option = options()[key]
+    for cache, rule, score, traits in combinations():
+        chosen = choose(cache, rule, score)
+        reads = table_says(option, cache, rule, score, traits)
+        assert accepted(chosen | {key: sample(option)}, traits) == reads, (key, chosen, traits)
+
+
+@functools.cache
+def combinations() -> list[tuple[str, Option, str, ModelTraits]]:
+    """Every policy, rule, score and kind of model that go together."""
+    everything = itertools.product(POLICIES, RULE_OPTIONS, SCORES, TRAITS)
+    return [(c, r, s, t) for c, r, s, t in everything if accepted(choose(c, r, s), t)]
+
+
+def choose(cache: str, rule: Option, score: str) -> dict:
+    return {"dllm_cache": cache, rule.key: sample(rule), "dllm_score": score}
+
+
+def accepted(settings: dict, traits: ModelTraits) -> bool:
+    """Whether a request may have them; the server's own are the server's."""
+    own = {key: value for key, value in settings.items() if not options()[key].server_only}
+    server = {"dllm_hidden_cache": True} | {key: value for key, value in settings.items() if key not in own}
+    try:
+        resolve(check_server(server, traits), own, traits)
+    except SettingError:
+        return False
+    return True
+
+
+def sample(option: Option):
+    """A value that is allowed."""
+    if option.default is not None:
+        return option.default
+    return {int: 4, float: 0.5, str: "x", bool: True, list: [0.5]}[option.type]
+
+
+def table_says(option: Option, cache: str, rule: Option, score: str, traits: ModelTraits) -> bool:
+    by = tables.read_by(option)
+    special = {
+        tables.ALWAYS: True,
+        tables.SERVER: True,
+        tables.READ_BY["dllm_block_length"]: cache != "elastic",
+        tables.READ_BY["dllm_max_delay"]: cache != "none",
+        tables.READ_BY["dllm_scores"]: score == "random",
+        tables.READ_BY["dllm_certainty_sigma"]: score in ("confidence", "margin", "entropy"),
+        tables.READ_BY["dllm_alg_temp"]: traits.dream and rule.key == "dllm_steps" and score != "origin",
+    }
+    return special[by] if by in special else f"`{cache}`" in by

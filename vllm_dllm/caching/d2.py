@@ -1,0 +1,146 @@
+"""Compute what is certain soon, and what attention flows through. Source: d2Cache (arXiv:2509.23094)."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from vllm_dllm.caching.base import CachePolicy
+from vllm_dllm.canvas import Canvas
+from vllm_dllm.options import Option, SettingError
+from vllm_dllm.unmasking.base import top
+from vllm_dllm.unmasking.scores import certainty_density, raw_scores
+
+ROLLOUT_P = Option("rollout_p", float, 0.1, "share of the attention rollout that is computed", low=0, high=1)
+CURRENT_K = Option("current_k", int, 32, "masked positions that a pass computes", low=1)
+CACHE_SIGMA = Option("cache_sigma", float, 10.0, "width of the certainty density, in tokens", low=0.01, high=10000)
+INFLATE_W = Option("inflate_w", int, 0, "gaps of at most this width between computed positions are filled", low=0)
+
+
+class D2(CachePolicy):
+    """Two stages after each pass choose what the next one computes.
+
+    1. Masked positions: the `current_k` best by score times certainty density, the active block's first,
+       up to a boundary at or after the `current_k`-th masked position.
+    2. The tokens just unmasked, and among the other positions those that carry `rollout_p` of the
+       attention rollout's column sums, at least one.
+
+    For Dream a chosen masked position stands for the row before it. So that its outputs are ours, these
+    oddities of the public code are kept:
+
+    - Boundaries lie at the multiples of the number of positions that were masked in the active block
+      before the pass, not of the block length: its block mask loses in place what is unmasked.
+    - The score is the first pass's: it means to update it where a pass computed the position, but updates
+      a copy.
+    - "The active block's first" is done by adding the largest score to theirs. With the score `entropy`,
+      which is negative, that sets them back instead.
+    - A candidate that was not computed counts as read, with a uniform distribution: token 0, the lowest
+      score. A pass that computed no candidate, or too few for the rule, unmasks such.
+    - Dream's last prompt row is computed if and only if the first response position is chosen in stage 1
+      (or it lies in a gap that is filled), whatever its importance.
+    """
+
+    name = "d2"
+    options = (ROLLOUT_P, CURRENT_K, CACHE_SIGMA, INFLATE_W)
+    needs_rollout = True
+
+    def __init__(self, row_shift: int, rollout_p: float, current_k: int, cache_sigma: float, inflate_w: int):
+        super().__init__(row_shift)
+        self.rollout_p = rollout_p
+        self.current_k = current_k
+        self.sigma = cache_sigma
+        self.inflate_w = inflate_w
+        self.first_scores: np.ndarray | None = None
+        self.chosen: np.ndarray | None = None  # bool, one for each canvas position: the next pass
+
+    @classmethod
+    def check(cls, rule, score, row_shift):
+        if score in ("random", "origin"):
+            raise SettingError(
+                f"dllm_score={score!r} is not allowed with dllm_cache=d2: it must be confidence, margin or entropy"
+            )
+
+    def positions(self, canvas):
+        if self.chosen is None:
+            return np.arange(canvas.length, dtype=np.int32)
+        return np.flatnonzero(self.chosen).astype(np.int32)
+
+    def reads(self, canvas):
+        if self.chosen is None:  # the first pass scores the whole response
+            return np.flatnonzero(canvas.masked)
+        candidates = canvas.candidates()
+        return candidates[self.chosen[self.rows(canvas, candidates)]]
+
+    def complete(self, canvas, seen):
+        unread = np.setdiff1d(canvas.candidates(), seen.positions)
+        if not len(unread):
+            return seen
+        order = np.argsort(np.concatenate((seen.positions, unread)), kind="stable")
+
+        def append(values: np.ndarray | None, fill: float) -> np.ndarray | None:
+            if values is None:
+                return None
+            return np.concatenate((values, np.full((len(unread), *values.shape[1:]), fill, values.dtype)))[order]
+
+        uniform = np.log(seen.vocab_size)
+        logprobs = seen.logprobs and tuple(append(v, f) for v, f in zip(seen.logprobs, (0, -uniform, 1), strict=True))
+        return replace(
+            seen,
+            positions=np.concatenate((seen.positions, unread))[order],
+            tokens=append(seen.tokens, 0),
+            confidence=append(seen.confidence, 1 / seen.vocab_size),
+            margin=append(seen.margin, 0),
+            entropy=append(seen.entropy, uniform),
+            logprobs=logprobs,
+        )
+
+    def observe(self, canvas, pages, seen, unmasked):
+        if self.first_scores is None:
+            self.first_scores = raw_scores(seen.score, seen).copy()
+        wanted = self._certain(canvas)
+        chosen = np.zeros(canvas.length, bool)
+        at = np.flatnonzero(wanted)
+        chosen[self.rows(canvas, at[at + self.row_shift >= 0])] = True
+        chosen[canvas.prompt_len + unmasked] = True
+        chosen |= nucleus(seen.importance, self.rollout_p, ~chosen)
+        if self.row_shift:  # the last prompt row: `wanted` alone decides, not the rollout
+            chosen[canvas.prompt_len - 1] = wanted[0]
+        if self.inflate_w:
+            fill_gaps(chosen, self.inflate_w)
+        self.chosen = chosen
+
+    def _certain(self, canvas: Canvas) -> np.ndarray:
+        """Stage 1: which response positions, as a boolean for each."""
+        masked = canvas.masked
+        enough = np.flatnonzero(np.cumsum(masked) >= self.current_k)
+        last = int(enough[0]) if len(enough) else canvas.gen_length - 1
+        size = len(self.candidates)
+        scores = self.first_scores * certainty_density(~masked, self.sigma)
+        scores[self.candidates] += scores.max()
+        scores[~masked] = -np.inf
+        scores[(last // size + 1) * size :] = -np.inf
+        wanted = np.zeros_like(masked)
+        wanted[top(scores, min(self.current_k, np.count_nonzero(masked)))] = True
+        return wanted
+
+    def mark(self, canvas, pages):
+        self.candidates = canvas.candidates()  # before the pass
+
+
+def nucleus(scores: np.ndarray, p: float, allowed: np.ndarray) -> np.ndarray:
+    """The largest of the `allowed` scores while their share's running sum is at most `p`; at least one."""
+    values = torch.from_numpy(np.where(allowed, scores, np.float32(0)))
+    shares = (values / (values.sum() + 1e-9)).sort(descending=True)
+    take = shares.values.cumsum(0) <= p
+    take[0] = True
+    chosen = np.zeros_like(allowed)
+    chosen[shares.indices[take].numpy()] = True
+    return chosen & allowed
+
+
+def fill_gaps(chosen: np.ndarray, width: int) -> None:
+    """Choose what lies between two neighbouring chosen positions at most `width` apart, in place."""
+    at = np.flatnonzero(chosen)
+    for left, right in zip(at[:-1], at[1:], strict=True):
+        if right - left <= width:
+            chosen[left:right] = True

@@ -1,0 +1,73 @@
+"""What LLaDA and Dream have in common: Llama's layers, without a causal mask."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+from vllm.config import VllmConfig
+from vllm.model_executor.layers.logits_processor import LogitsProcessor
+from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
+from vllm.model_executor.models.interfaces import SupportsQuant
+from vllm.model_executor.models.llama import LlamaDecoderLayer, LlamaModel
+from vllm.model_executor.models.utils import AutoWeightsLoader, WeightsMapper, maybe_prefix
+
+from vllm_dllm.models.weights import WeightCheck
+
+
+class BidirectionalLlama(nn.Module, SupportsQuant):
+    """vLLM's Llama with an output head.
+
+    Not vLLM's LlamaForCausalLM, which also claims LoRA, pipeline parallelism and speculative decoding.
+    Attention is bidirectional because the model runner says so in the attention metadata.
+    """
+
+    hf_to_vllm_mapper = LlamaModel.hf_to_vllm_mapper
+    packed_modules_mapping = {
+        "qkv_proj": ["q_proj", "k_proj", "v_proj"],
+        "gate_up_proj": ["gate_proj", "up_proj"],
+    }
+    layer_type: type[nn.Module] = LlamaDecoderLayer
+
+    def __init__(self, *, vllm_config: VllmConfig, prefix: str = ""):
+        super().__init__()
+        config = vllm_config.model_config.hf_config
+        self.config = config
+        self.model = LlamaModel(
+            vllm_config=vllm_config, prefix=maybe_prefix(prefix, "model"), layer_type=self.layer_type
+        )
+        self.lm_head = ParallelLMHead(
+            config.vocab_size,
+            config.hidden_size,
+            bias=config.head_bias,
+            quant_config=vllm_config.quant_config,
+            prefix=maybe_prefix(prefix, "lm_head"),
+        )
+        if config.tie_word_embeddings:
+            self.lm_head = self.lm_head.tie_weights(self.model.embed_tokens)
+        self.logits_processor = LogitsProcessor(config.vocab_size, scale=config.logit_scale)
+        # the first load must bring every weight; later ones, or one over dummy weights, may be an update
+        self.has_weights = vllm_config.load_config.load_format == "dummy"
+
+    def embed_input_ids(self, input_ids: torch.Tensor) -> torch.Tensor:
+        return self.model.embed_input_ids(input_ids)
+
+    def forward(
+        self, input_ids: torch.Tensor | None, positions: torch.Tensor, inputs_embeds: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Hidden states [tokens, hidden_size] of `input_ids` [tokens] at `positions` [tokens]."""
+        return self.model(input_ids, positions, None, inputs_embeds)
+
+    def compute_logits(self, hidden_states: torch.Tensor) -> torch.Tensor | None:
+        """[rows, vocabulary]; None on tensor-parallel ranks other than the first."""
+        bias = self.lm_head.bias if self.config.head_bias else None
+        return self.logits_processor(self.lm_head, hidden_states, bias)
+
+    def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
+        # without the stacking: LlamaModel.load_weights puts q, k, v and gate, up together by itself
+        names = WeightsMapper(orig_to_new_regex=self.hf_to_vllm_mapper.orig_to_new_regex)
+        check = WeightCheck(self, names)
+        loaded = AutoWeightsLoader(self).load_weights(check.watch(weights), mapper=names)
+        if not self.has_weights:
+            check.refuse_missing()
+            self.has_weights = True
+        return loaded
