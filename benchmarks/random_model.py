@@ -41,7 +41,9 @@ def _weights(layers: int) -> dict[str, torch.Tensor]:
     for i in range(layers):
         block = f"{top}blocks.{i}."
         weights |= {block + f"{part}.weight": ones.clone() for part in ("attn_norm", "ff_norm")}
-        weights |= {block + f"{part}.weight": matrix(WIDTH, WIDTH) for part in ("q_proj", "k_proj", "v_proj", "attn_out")}
+        weights |= {
+            block + f"{part}.weight": matrix(WIDTH, WIDTH) for part in ("q_proj", "k_proj", "v_proj", "attn_out")
+        }
         weights |= {block + f"{part}.weight": matrix(FEED_FORWARD, WIDTH) for part in ("ff_proj", "up_proj")}
         weights[block + "ff_out.weight"] = matrix(WIDTH, FEED_FORWARD)
     return weights

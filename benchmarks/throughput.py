@@ -71,10 +71,12 @@ def arguments() -> argparse.Namespace:
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--model", type=Path, help="folder of a LLaDA checkpoint")
     model.add_argument("--random", type=_count, metavar="SIZE", help="random weights, so many parameters: 200M")
-    parser.add_argument("--random-cache", type=Path, default=Path.home() / ".cache" / "vllm-dllm", help="where they are kept")
+    parser.add_argument(
+        "--random-cache", type=Path, default=Path.home() / ".cache" / "vllm-dllm", help="where they are kept"
+    )
     parser.add_argument("--cache", default="none", help="caching policies, with commas")
     parser.add_argument("--concurrency", default="1,4,16", help="requests in flight, with commas")
-    parser.add_argument("--requests", type=int, default=16, help="requests at each concurrency, at least that many")
+    parser.add_argument("--requests", type=int, default=32, help="requests at each concurrency, at least that many")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--block-length", type=int, default=32)
     rule = parser.add_mutually_exclusive_group()
@@ -175,7 +177,7 @@ def measure(args: argparse.Namespace, folder: Path) -> list[Row]:
         max_model_len=512,
         max_num_seqs=max(levels),
         max_num_batched_tokens=max(budget, 512),
-        kv_cache_memory_bytes=4 << 30,
+        kv_cache_memory_bytes=1 << 30,
         worker_extension_cls="forward_timer.ForwardTimer",
     )
     loop = PlainLoop(folder, getattr(torch, args.dtype), args.block_length, args.threshold)

@@ -10,10 +10,11 @@ import json
 import re
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from vllm_dllm.caching.registry import OURS
-from vllm_dllm.config import GENERAL, RULE_OPTIONS, options
+from vllm_dllm.config import CACHE, GENERAL, RULE_OPTIONS, options
 from vllm_dllm.options import Option
 
 ROOT = Path(__file__).parent.parent
@@ -47,7 +48,8 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def settings() -> str:
-    """Every setting: the general ones, then the policies' own."""
+    """Every setting: the general ones, then the policies' own. Without other packages' policies."""
+    found = options() | {CACHE.key: replace(CACHE, choices=tuple(policy.name for policy in OURS))}
     ours = {option.key for policy in OURS for option in policy.options} | {option.key for option in GENERAL}
     return table(
         ("setting", "default", "allowed", "read by", "what it does"),
@@ -59,7 +61,7 @@ def settings() -> str:
                 read_by(option),
                 option.help,
             )
-            for option in options().values()
+            for option in found.values()
             if option.key in ours
         ),
     )

@@ -53,13 +53,20 @@ def _add_cli_args(original: Callable) -> Callable:
         group = parser.add_argument_group(
             title="DiffusionConfig", description="Diffusion language models (vllm-dllm). Requests may override most."
         )
-        group.add_argument("--dllm-config", type=_settings, metavar="JSON", help="Any dllm_* settings, as JSON.")
+        group.add_argument(
+            "--dllm-config",
+            type=_settings,
+            metavar="JSON",
+            default=argparse.SUPPRESS,
+            help="Any dllm_* settings, as JSON.",
+        )
         for option in options().values():
             default = "" if option.default is None else f" Default: {option.default}."
             group.add_argument(
                 option.flag,
                 type=_value(option),
                 metavar=option.name.upper(),
+                default=argparse.SUPPRESS,  # or the help ends in vLLM's "(default: None)"
                 help=f"{option.help[0].upper()}{option.help[1:]}: {option.allowed}.{default}".replace("%", "%%"),
             )
         return parser

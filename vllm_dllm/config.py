@@ -4,7 +4,7 @@ A setting's name is the same everywhere: `dllm_cache` in `additional_config` and
 (`extra_args`, `vllm_xargs`), `--dllm-cache` on the command line, `cache` in code.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,10 +52,15 @@ DEFAULT_RULE = ("threshold", 0.9)
 
 
 def options() -> dict[str, Option]:
-    """Every setting there is, by key: the general ones and those of the policies."""
+    """Every setting there is, by key: the general ones and those of the policies.
+
+    Raises ValueError if a policy declares a setting that there is already, with another meaning.
+    """
     found = {o.key: o for o in GENERAL}
     for policy in POLICIES.values():
-        found |= {o.key: o for o in policy.options}
+        for option in policy.options:
+            if found.setdefault(option.key, option) != option:
+                raise ValueError(f"caching policy {policy.name} declares {option.key}, another setting's name")
     return found
 
 
@@ -107,7 +112,8 @@ class Settings:
     def make_rule(self, traits: ModelTraits) -> UnmaskingRule:
         if self.rule == "steps" and traits.dream:
             return DreamSteps(self.rule_value, alg_temp=self.alg_temp, origin=self.score == "origin")
-        return RULES[self.rule](self.rule_value)
+        rule: Callable[[Any], UnmaskingRule] = RULES[self.rule]
+        return rule(self.rule_value)
 
 
 def check_server(settings: Mapping[str, Any] | None, traits: ModelTraits) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """One request's decoding: canvas, policy and rule, from plan to observation to canvas."""
 
+import secrets
 from dataclasses import replace
 from typing import Any
 
@@ -30,7 +31,7 @@ class Sampling:
         self.temperature = temperature
         self.top_k = top_k
         self.top_p = top_p
-        self.seed = np.random.SeedSequence().entropy if seed is None else seed % 2**64
+        self.seed = secrets.randbits(64) if seed is None else seed % 2**64
         self.logprobs = logprobs
         self.eos_id = eos_id
 

@@ -140,6 +140,7 @@ class DiffusionScheduler(Scheduler):
 
     def _observe(self, step: DiffusionSchedulerOutput, output: DiffusionModelRunnerOutput) -> None:
         batch, seen = step.batch, output.observation
+        assert batch is not None and seen is not None
         logprobs = []
         starts = batch.row_starts.tolist()
         output.sampled_token_ids = []

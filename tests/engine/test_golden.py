@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 from common import EOS, GOLDEN, golden
+from quirks import query_tokens
 from settings import settings
 from vllm import SamplingParams
 
@@ -50,9 +51,10 @@ class Case:
             _first_difference("canvas token", want, trace["output_ids"]),
             _first_difference("answer token", answer, list(output.outputs[0].token_ids)),
         ]
+        shown = self.case | {"query_tokens": query_tokens(self.case, trace["unmasked"])}
         for key in PASSES:
-            if key in self.case:
-                want = self.case[key] if key != "unmasked" else [sorted(part) for part in self.case[key]]
+            if key in shown:
+                want = shown[key] if key != "unmasked" else [sorted(part) for part in shown[key]]
                 found.append(_first_difference(f"{key} of pass", want, trace[key]))
         found = [d for d in found if d is not None]
         return f"{self.file} case {self.index}, {self.settings}: " + "; ".join(found) if found else None

@@ -226,7 +226,7 @@ def test_without_a_length(llada, small):
             for output, trace in engine.run(prompts, no_length):
                 assert trace["gen_length"] == length
                 assert output.outputs[0].finish_reason == "stop"
-    ((_, trace),) = small.run([as_prompt([9] * 240)], None)
+    ((_, trace),) = small.run([as_prompt([9] * 240)], params(None))
     assert trace["gen_length"] == 16, "the room that is left"
 
 
@@ -261,11 +261,15 @@ def test_usage_counts(llada):
 
 
 def test_chat(llada, dream):
-    conversations = [[{"role": "user", "content": text}] for text in ("sum 3 1 2", "echo hello", "calc 4+5")]
+    texts = ["echo abcde", "sum 3 1 2", "calc 4+5"]
+    conversations = [[{"role": "user", "content": text}] for text in texts]
     for engine in (llada, dream):
-        outputs = engine.llm.chat(conversations, params(64), use_tqdm=True)
-        assert [o.outputs[0].text for o in outputs] == ["3 4 6", "hello", "4+5=9;#9"]
+        outputs = engine.llm.chat(conversations, params(64), use_tqdm=False)
         engine.check_idle()
+        same = engine.generate([as_prompt(head(text)) for text in texts], params(64))
+        for a, b in zip(outputs, same, strict=True):
+            assert a.prompt_token_ids == b.prompt_token_ids and a.outputs[0].text == b.outputs[0].text
+        assert outputs[0].outputs[0].text == "abcde"
 
 
 def test_the_progress_bar(llada, capsys):

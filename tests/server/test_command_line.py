@@ -67,6 +67,7 @@ def test_help_of_the_group(capsys):
         assert f"{option.flag} " in text
         assert option.allowed.split()[-1] in text
     assert f"Default: {GEN_LENGTH.default}" in text
+    assert "(default: None)" not in text
 
 
 def test_flags(settings):

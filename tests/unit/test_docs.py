@@ -22,7 +22,7 @@ import tables  # noqa: E402
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "examples" / "README.md"]
 TRAITS = [ModelTraits(mask_id=1, row_shift=0, dream=False), ModelTraits(mask_id=1, row_shift=-1, dream=True)]
-EXAMPLES = {"dllm_share", "dllm_every"}  # of docs/architecture.md
+EXAMPLES = {"dllm_share", "dllm_every", "sliding"}  # of docs/architecture.md and examples/third_party_policy
 CHOOSE = {"dllm_cache", "dllm_score", *(o.key for o in RULE_OPTIONS)}
 
 
@@ -41,7 +41,7 @@ def test_names(file):
     assert set(re.findall(r"\bdllm_[a-z][a-z_]*[a-z]\b(?!\.)", text)) <= {*options(), "dllm_config", *EXAMPLES}
     assert set(re.findall(r"--dllm-[a-z-]*[a-z]", text)) <= flags
     policies = re.findall(r'(?:--dllm-cache |dllm_cache=|dllm_cache` `|dllm_cache": "|CACHE=)([a-z0-9-]+)', text)
-    assert set(policies) <= set(POLICIES)
+    assert set(policies) <= {*POLICIES, *EXAMPLES}
 
 
 @pytest.mark.parametrize("file", DOCUMENTS, ids=lambda f: f.name)

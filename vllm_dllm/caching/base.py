@@ -53,8 +53,8 @@ class CachePolicy(ABC):
         # with `looks_ahead`: the response positions that this pass will unmask, in the rule's order
         self.coming = np.empty(0, np.int64)
 
-    @classmethod
-    def check(cls, rule: str, score: str, row_shift: int) -> None:  # noqa: B027 (most policies go with everything)
+    @classmethod  # noqa: B027 (most policies go with everything)
+    def check(cls, rule: str, score: str, row_shift: int) -> None:
         """Raise SettingError if the policy cannot go with this unmasking rule, score or model."""
 
     def mark(self, canvas: Canvas, pages: PageLedger) -> None:  # noqa: B027

@@ -120,7 +120,7 @@ class D2(CachePolicy):
         scores[~masked] = -np.inf
         scores[(last // size + 1) * size :] = -np.inf
         wanted = np.zeros_like(masked)
-        wanted[top(scores, min(self.current_k, np.count_nonzero(masked)))] = True
+        wanted[top(scores, min(self.current_k, int(masked.sum())))] = True
         return wanted
 
     def mark(self, canvas, pages):

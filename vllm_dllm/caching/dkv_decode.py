@@ -1,5 +1,7 @@
 """Delayed caching of decoded tokens. Source: dKV-Cache (arXiv:2505.15781), horseee/dKV-Cache."""
 
+from typing import ClassVar
+
 import numpy as np
 
 from vllm_dllm.caching.base import CachePolicy
@@ -18,7 +20,7 @@ class DKVDecode(CachePolicy):
     """
 
     name = "dkv-decode"
-    options = (REFRESH_INTERVAL,)
+    options: ClassVar[tuple[Option, ...]] = (REFRESH_INTERVAL,)
 
     def __init__(self, row_shift: int, refresh_interval: int):
         super().__init__(row_shift)

@@ -1,6 +1,6 @@
 """What LLaDA and Dream have in common: Llama's layers, without a causal mask."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import nn
@@ -26,7 +26,7 @@ class BidirectionalLlama(nn.Module, SupportsQuant):
         "qkv_proj": ["q_proj", "k_proj", "v_proj"],
         "gate_up_proj": ["gate_proj", "up_proj"],
     }
-    layer_type: type[nn.Module] = LlamaDecoderLayer
+    layer_type: Callable[..., nn.Module] = LlamaDecoderLayer
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = ""):
         super().__init__()

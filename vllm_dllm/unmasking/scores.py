@@ -38,11 +38,18 @@ def score(
     scores = np.full(canvas.gen_length, -np.inf, np.float32)
     at = canvas.candidates()
     if kind == "random":
-        scores[at] = fixed[at] if fixed is not None else rng.random(len(at))
+        if fixed is None:
+            assert rng is not None
+            scores[at] = rng.random(len(at))
+        else:
+            scores[at] = fixed[at]
         return scores
     assert seen is not None
-    at, _, read = np.intersect1d(at, seen.positions, assume_unique=True, return_indices=True)
-    scores[at] = raw_scores(kind, seen)[read]
+    if len(at) == len(seen.positions):  # what most policies read: the candidates
+        scores[at] = raw_scores(kind, seen)
+    else:
+        at, _, read = np.intersect1d(at, seen.positions, assume_unique=True, return_indices=True)
+        scores[at] = raw_scores(kind, seen)[read]
     if sigma:
         scores[at] *= certainty_density(~canvas.masked, sigma)[at]
     return scores
