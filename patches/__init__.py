@@ -7,6 +7,7 @@
 | early_refusals.py | a streamed request that is refused gets HTTP 400 too |
 | integrity.py | the engine answers `check_integrity`, for tests |
 | max_tokens.py | a request's own `max_tokens` reaches the engine |
+| misplaced_settings.py | a `dllm_*` setting in the wrong place of a request is refused |
 """
 
 

@@ -21,7 +21,7 @@ from vllm.v1.engine.input_processor import InputProcessor
 from vllm_dllm import validation
 from vllm_dllm.models import is_ours
 from vllm_dllm.options import SettingError
-from vllm_dllm.patches import max_tokens
+from vllm_dllm.patches import max_tokens, misplaced_settings
 
 
 def _process_inputs(original: Callable) -> Callable:
@@ -53,6 +53,7 @@ def _init(original: Callable) -> Callable:
         original(self, *args, **kwargs)
         if is_ours(self.model_config):  # the first place where a server's process knows its model
             max_tokens.apply()
+            misplaced_settings.apply()
 
     return __init__
 

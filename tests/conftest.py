@@ -12,8 +12,9 @@ sys.path += [str(GOLDEN), str(CHECKPOINTS)]
 
 @pytest.fixture(scope="session")
 def llada(tmp_path_factory) -> Iterator[Engine]:
-    with closing(Engine("tiny-llada", tmp_path_factory.mktemp("llada") / "trace.jsonl")) as engine:
-        yield engine
+    hidden = {"dllm_hidden_cache": True}  # so that requests may choose elastic
+    with closing(Engine("tiny-llada", tmp_path_factory.mktemp("llada") / "trace.jsonl", additional_config=hidden)) as e:
+        yield e
 
 
 @pytest.fixture(scope="session")

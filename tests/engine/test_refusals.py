@@ -84,6 +84,12 @@ def test_settings(llada, own, names):
     llada.check_idle()
 
 
+def test_elastic_without_its_cache(small):
+    message = refusal(small.generate, [PROMPT], params(64, dllm_cache="elastic"))
+    check(message, ["dllm_cache='elastic'", "--dllm-cache elastic", "--dllm-hidden-cache"])
+    small.check_idle()
+
+
 def test_harmless_values_are_no_refusal(llada):
     harmless = dict(
         presence_penalty=0.0, repetition_penalty=1.0, min_p=0.0, min_tokens=0, bad_words=[], logit_bias=None

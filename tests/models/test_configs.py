@@ -104,6 +104,12 @@ def test_dream_sliding_window_is_off_unless_asked_for():
 
 
 @pytest.mark.parametrize("base", [LLADA, DREAM], ids=["llada", "dream"])
+def test_is_causal_is_not_for_vllm(base):
+    """It would build layers without a KV cache."""
+    assert getattr(config_of(base | {"is_causal": False}), "is_causal", True)
+
+
+@pytest.mark.parametrize("base", [LLADA, DREAM], ids=["llada", "dream"])
 def test_a_config_saved_by_transformers_reads_the_same(base, tmp_path):
     options = base | ({"n_kv_heads": None, "mlp_hidden_size": None} if base is LLADA else {})
     config = config_of(options)

@@ -128,6 +128,7 @@ PARAMETERS = [
     (extra(logit_bias={"5": 1.0}), ["logit_bias={5: 1.0}", "must be None"]),
     (extra(allowed_token_ids=[5, 6]), ["allowed_token_ids=[5, 6]", "must be None"]),
     (extra(bad_words=["seven"]), ["bad_words=['seven']", "must be None"]),
+    (extra(dllm_cache="none"), ["dllm_cache='none'", "must be in vllm_xargs"]),
 ]
 
 

@@ -1,0 +1,40 @@
+"""A `dllm_*` setting in the wrong place of a request is refused.
+
+What: in a server of one of our models, an OpenAI request with a `dllm_*` key beside its own fields gets HTTP 400;
+  the settings belong into `vllm_xargs`.
+Why: vLLM's requests accept fields they do not know and drop them with a warning in the log: the request would run
+  with other settings than it names.
+Checked on: vLLM 0.32.0.
+Until: vLLM refuses fields it does not know, or hands them on to plugins.
+"""
+
+import functools
+from collections.abc import Callable
+
+from vllm.exceptions import VLLMValidationError
+
+from vllm_dllm.config import given
+
+
+def _to_sampling_params(original: Callable) -> Callable:
+    @functools.wraps(original)
+    def to_sampling_params(self, *args, **kwargs):
+        for key, value in given(self.model_extra).items():
+            raise VLLMValidationError(
+                f"{key}={value!r} is not allowed beside a request's fields: it must be in vllm_xargs"
+            )
+        return original(self, *args, **kwargs)
+
+    to_sampling_params.refuses_misplaced = True  # type: ignore[attr-defined]
+    return to_sampling_params
+
+
+def apply() -> None:
+    """For a process that serves one of our models; imports the server's protocols."""
+    from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+    from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+    from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
+
+    for request in (ChatCompletionRequest, CompletionRequest, ResponsesRequest):
+        if not hasattr(request.to_sampling_params, "refuses_misplaced"):
+            request.to_sampling_params = _to_sampling_params(request.to_sampling_params)
