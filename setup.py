@@ -32,6 +32,10 @@ setup(
             "ruff==0.17.6",
         ],
     },
-    # vLLM calls this function in each of its processes as they start.
-    entry_points={"vllm.general_plugins": ["dllm = vllm_dllm:register"]},
+    entry_points={
+        # vLLM calls this function in each of its processes as they start, ...
+        "vllm.general_plugins": ["dllm = vllm_dllm:register"],
+        # ... and makes one of these in each API server.
+        "vllm.stat_logger_plugins": ["dllm = vllm_dllm.metrics:DiffusionStatLogger"],
+    },
 )

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from vllm_dllm.worker.layerwise import LayerwiseForward
+
 
 class ForwardTimer:
     """Methods that vLLM adds to its worker (`worker_extension_cls`), called by `LLM.collective_rpc`.
@@ -42,6 +44,8 @@ class ForwardTimer:
         model, runner = self.get_model(), self.model_runner
         model.forward = _timed(model.forward, clock, self._forward_spans)
         model.compute_logits = _timed(model.compute_logits, clock, self._forward_spans)
+        # policies that measure attention run the layers one by one, without the model's own forward
+        LayerwiseForward.__call__ = _timed(LayerwiseForward.__call__, clock, self._forward_spans)
         step = _timed(runner.execute_model, time.perf_counter, self._worker_spans)
 
         def execute_model(scheduler_output, *args):

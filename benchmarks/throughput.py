@@ -31,6 +31,8 @@ from plain_loop import PlainLoop
 from random_model import random_model
 from vllm import LLM, SamplingParams
 
+from vllm_dllm.caching.registry import POLICIES
+
 ROOT = Path(__file__).parent.parent
 IDLE = 1.5  # seconds until vLLM's processes stop polling, so that the plain loop has all cores
 
@@ -74,7 +76,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--random-cache", type=Path, default=Path.home() / ".cache" / "vllm-dllm", help="where they are kept"
     )
-    parser.add_argument("--cache", default="none", help="caching policies, with commas")
+    parser.add_argument("--cache", type=_policies, default=["none"], help="caching policies, with commas")
     parser.add_argument("--concurrency", default="1,4,16", help="requests in flight, with commas")
     parser.add_argument("--requests", type=int, default=32, help="requests at each concurrency, at least that many")
     parser.add_argument("--rounds", type=int, default=3)
@@ -84,9 +86,16 @@ def arguments() -> argparse.Namespace:
     rule.add_argument("--steps-per-block", type=int, help="fixed steps instead of the threshold")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
     parser.add_argument("--tensor-parallel-size", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=0, help="of the plain loop; 0: as many as there are cores")
+    parser.add_argument("--threads", type=int, default=0, help="of the plain loop; 0: PyTorch's choice")
     parser.add_argument("--json", type=Path, help="write the numbers here too")
     return parser.parse_args()
+
+
+def _policies(text: str) -> list[str]:
+    for name in text.split(","):
+        if name not in POLICIES:
+            raise argparse.ArgumentTypeError(f"{name} is no caching policy; there are {', '.join(POLICIES)}")
+    return text.split(",")
 
 
 def _count(text: str) -> int:
@@ -152,7 +161,7 @@ def run_engine(llm: LLM, args: argparse.Namespace, cache: str, concurrency: int,
 
 
 def _params(args: argparse.Namespace, cache: str, request: Request) -> SamplingParams:
-    settings: dict[str, Any] = {"dllm_cache": cache, "dllm_block_length": args.block_length}
+    settings: dict[str, Any] = {"dllm_cache": cache}
     if request.steps is None:
         settings["dllm_threshold"] = args.threshold
     else:
@@ -164,20 +173,23 @@ def _params(args: argparse.Namespace, cache: str, request: Request) -> SamplingP
 
 def measure(args: argparse.Namespace, folder: Path) -> list[Row]:
     """The fastest round of each row."""
-    caches = args.cache.split(",")
     levels = [int(c) for c in args.concurrency.split(",")]
     requests = make_requests(args, folder, max(args.requests, *levels))
     # the longest steps: all canvases at once
     budget = max(levels) * max(len(r.prompt_ids) + r.gen_length for r in requests)
+    server: dict[str, Any] = {"dllm_block_length": args.block_length}
+    if any(POLICIES[c].needs_hidden for c in args.cache):
+        server["dllm_hidden_cache"] = True
     llm = LLM(
         str(folder),
         dtype=args.dtype,
         tensor_parallel_size=args.tensor_parallel_size,
-        skip_tokenizer_init=True,
+        skip_tokenizer_init=bool(args.random),  # random weights come without a tokenizer
         max_model_len=512,
         max_num_seqs=max(levels),
         max_num_batched_tokens=max(budget, 512),
         kv_cache_memory_bytes=1 << 30,
+        additional_config=server,
         worker_extension_cls="forward_timer.ForwardTimer",
     )
     loop = PlainLoop(folder, getattr(torch, args.dtype), args.block_length, args.threshold)
@@ -187,7 +199,7 @@ def measure(args: argparse.Namespace, folder: Path) -> list[Row]:
     for round_ in range(args.rounds + 1):  # the first warms up, on few requests
         time.sleep(IDLE)
         found = [run_plain(loop, requests if round_ else requests[:1])]
-        for cache in caches:
+        for cache in args.cache:
             for level in levels:
                 part = requests[: max(level, args.requests)] if round_ else requests[:1]
                 found.append(run_engine(llm, args, cache, level, part))

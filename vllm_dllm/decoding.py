@@ -102,6 +102,11 @@ class Decoding:
             )
         return self.plan
 
+    def refresh(self) -> None:
+        """Have the next pass recompute the whole canvas."""
+        self.pages.mark_all("reset")
+        self.plan = None
+
     def postpone(self) -> Plan | None:
         """The next pass without its refresh, which waits; None if it must not wait (any longer).
 

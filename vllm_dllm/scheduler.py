@@ -8,6 +8,7 @@ from vllm.v1.core.sched.interface import PauseState
 from vllm.v1.core.sched.output import CachedRequestData
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine import EngineCoreEventType
+from vllm.v1.metrics.stats import SchedulerStats
 from vllm.v1.outputs import LogprobsLists
 from vllm.v1.request import Request, RequestStatus
 
@@ -16,6 +17,7 @@ from vllm_dllm.caching import Plan
 from vllm_dllm.config import check_server, given, resolve
 from vllm_dllm.decoding import Decoding, Sampling
 from vllm_dllm.engine_config import model_traits
+from vllm_dllm.metrics import StepCounts
 from vllm_dllm.scheduler_output import DiffusionModelRunnerOutput, DiffusionSchedulerOutput
 from vllm_dllm.trace import Trace
 
@@ -37,6 +39,7 @@ class DiffusionScheduler(Scheduler):
         self.decodings: dict[str, Decoding] = {}
         trace = self.server_settings.get("dllm_trace")
         self.trace = Trace(trace) if trace else None
+        self.counts = StepCounts()
 
     # ---- one step out ----
 
@@ -149,6 +152,7 @@ class DiffusionScheduler(Scheduler):
             tokens: list[int] = []
             if decoding is not None:  # None: it was aborted while its pass ran
                 decoding.finish_pass(seen.of_request(i, starts[i], starts[i + 1], decoding.next_pass().reads))
+                self.counts.add_pass(req_id, decoding)
                 first = decoding.sent
                 tokens = decoding.take_tokens()
                 if decoding.logprobs is not None:
@@ -157,12 +161,28 @@ class DiffusionScheduler(Scheduler):
         if logprobs:
             output.logprobs = _logprobs_lists(logprobs, len(output.req_ids))
 
+    def make_stats(self, *args: Any, **kwargs: Any) -> SchedulerStats | None:
+        stats = super().make_stats(*args, **kwargs)
+        if stats is not None:
+            stats.waiting_lora_adapters = self.counts.take()  # the carrier: metrics.py says why
+        return stats
+
+    def reset_prefix_cache(self, reset_running_requests: bool = False, reset_connector: bool = False) -> bool:
+        """No prefix is cached. Where running requests must not go on with their keys and values (new weights),
+        they keep their canvases and recompute everything in the next pass."""
+        if reset_running_requests:
+            for decoding in self.decodings.values():
+                decoding.refresh()
+        return True
+
     # ---- the end of a request ----
 
     def _free_request(self, request: Request, delay_free_blocks: bool = False):
         decoding = self.decodings.pop(request.request_id, None)
-        if decoding is not None and self.trace is not None:
-            self.trace.write(request, decoding)
+        if decoding is not None:
+            self.counts.end_request(request.request_id, decoding)
+            if self.trace is not None:
+                self.trace.write(request, decoding)
         return super()._free_request(request, delay_free_blocks)
 
     def check_integrity(self) -> int:

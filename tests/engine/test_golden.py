@@ -51,7 +51,9 @@ class Case:
             _first_difference("canvas token", want, trace["output_ids"]),
             _first_difference("answer token", answer, list(output.outputs[0].token_ids)),
         ]
-        shown = self.case | {"query_tokens": query_tokens(self.case, trace["unmasked"])}
+        shown = dict(self.case)
+        if "query_tokens" in shown:
+            shown["query_tokens"] = query_tokens(self.case, trace["unmasked"])
         for key in PASSES:
             if key in shown:
                 want = shown[key] if key != "unmasked" else [sorted(part) for part in shown[key]]

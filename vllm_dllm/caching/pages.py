@@ -5,7 +5,7 @@ import numpy as np
 PAGE_SIZE = 32  # tokens
 NEVER = -1
 # why a page is stale; `first pass`: nothing has been written to it yet
-REASONS = ("first pass", "block start", "interval", "entropy", "age", "drift")
+REASONS = ("first pass", "block start", "interval", "entropy", "age", "drift", "reset")
 
 
 class PageLedger:

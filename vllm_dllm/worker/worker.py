@@ -18,9 +18,11 @@ class DiffusionWorker(PlatformWorker):
     """Owns weights and caches; told by the scheduler what to compute."""
 
     def init_device(self) -> None:
+        self.use_v2_model_runner = False  # vLLM's own second runner, whose methods ours does not have
         super().init_device()
         # the CPU worker builds its runner inside init_device, without a hook to say which
-        self.model_runner = DiffusionModelRunner(self.vllm_config, self.device)
+        if not isinstance(self.model_runner, DiffusionModelRunner):
+            self.model_runner = self._make_model_runner()
 
     def _make_model_runner(self) -> DiffusionModelRunner:
         return DiffusionModelRunner(self.vllm_config, self.device)
