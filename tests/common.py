@@ -53,8 +53,7 @@ class Engine:
         """The trace lines written since the last call, by the request id that `generate` returns."""
         lines = self.trace_file.read_text().splitlines()
         fresh, self.traced = lines[self.traced :], len(lines)
-        # vLLM appends a random part to the ids it works with
-        return {line["request_id"].rsplit("-", 1)[0]: line for line in map(json.loads, fresh)}
+        return {line["request_id"]: line for line in map(json.loads, fresh)}
 
     def run(self, prompts, params) -> list[tuple[Any, dict]]:
         """(output, trace line) of each prompt, for requests with n = 1."""

@@ -2,15 +2,22 @@
 
 import json
 
+import vllm.envs as envs
 from vllm.v1.request import Request
 
 from vllm_dllm.decoding import Decoding
 
 
+def external_id(request_id: str) -> str:
+    """The id that the request came with: vLLM works with that and eight random characters behind it."""
+    return request_id if envs.VLLM_DISABLE_REQUEST_ID_RANDOMIZATION else request_id[: -len("-01234567")]
+
+
 class Trace:
-    """Appends to a file. A line has `request_id`, `prompt_len`, `gen_length`, `cache`, `output_ids` (the
-    whole response; what was never unmasked is the mask token), and lists with one entry for each pass:
-    `query_tokens`, `full`, `unmasked` (response positions), `stale_pages` (recomputed because marked).
+    """Appends to a file. A line has `request_id` (as the client knows it), `finish_reason`, `prompt_len`,
+    `gen_length`, `cache`, `output_ids` (the whole response; what was never unmasked is the mask token), and
+    lists with one entry for each pass: `query_tokens`, `full`, `unmasked` (response positions),
+    `stale_pages` (recomputed because marked), and what the policy adds (`CachePolicy.signals`).
     """
 
     def __init__(self, path: str):
@@ -18,7 +25,7 @@ class Trace:
 
     def write(self, request: Request, decoding: Decoding) -> None:
         line = {
-            "request_id": request.request_id,
+            "request_id": external_id(request.request_id),
             "finish_reason": str(request.get_finished_reason()),
             "prompt_len": decoding.canvas.prompt_len,
             "gen_length": decoding.canvas.gen_length,
