@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-from vllm.logger import init_logger
 from vllm.v1.core.sched.interface import PauseState
 from vllm.v1.core.sched.output import CachedRequestData
 from vllm.v1.core.sched.scheduler import Scheduler
@@ -20,8 +19,6 @@ from vllm_dllm.engine_config import model_traits
 from vllm_dllm.metrics import StepCounts
 from vllm_dllm.scheduler_output import DiffusionModelRunnerOutput, DiffusionSchedulerOutput
 from vllm_dllm.trace import Trace
-
-logger = init_logger(__name__)
 
 
 class DiffusionScheduler(Scheduler):

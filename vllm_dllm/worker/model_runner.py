@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from vllm.config import VllmConfig
 from vllm.forward_context import set_forward_context
-from vllm.logger import init_logger
 from vllm.model_executor.model_loader import get_model_loader
 from vllm.utils.mem_utils import DeviceMemoryProfiler
 from vllm.v1.core.sched.output import SchedulerOutput
@@ -28,8 +27,6 @@ from vllm_dllm.observation import Readout
 from vllm_dllm.scheduler_output import DiffusionModelRunnerOutput, DiffusionSchedulerOutput
 from vllm_dllm.worker.layerwise import LayerwiseForward
 from vllm_dllm.worker.readout import Reader
-
-logger = init_logger(__name__)
 
 
 class DiffusionModelRunner:

@@ -104,10 +104,10 @@ def _generator(readout: Readout, skip: int, device: torch.device) -> torch.Gener
 def sample_gumbel(logits: torch.Tensor, skip: int, readout: Readout, mask_id: int) -> tuple[torch.Tensor, torch.Tensor]:
     """LLaDA: Gumbel noise in float64 (arXiv:2409.02908); confidence from the noise-free distribution."""
     probs = torch.softmax(logits, -1)
-    kept = keep_top(without(logits, mask_id), readout.top_k, readout.top_p).double()
+    kept = keep_top(without(logits, mask_id) / readout.temperature, readout.top_k, readout.top_p).double()
     noise = torch.empty_like(kept).uniform_(generator=_generator(readout, skip, logits.device))
-    # log of exp(logits) / (-log u) ** temperature: the same order, and no overflow
-    token = (kept - readout.temperature * torch.log(-torch.log(noise))).argmax(-1)
+    # the order of exp(logits) / (-log u) ** temperature, without its overflow
+    token = (kept - torch.log(-torch.log(noise))).argmax(-1)
     return token, probs
 
 
