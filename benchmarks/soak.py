@@ -1,0 +1,128 @@
+"""A soak: many requests of every policy, mixed at random, a fifth of them aborted at random moments.
+
+    python benchmarks/soak.py [--requests 2000] [--in-flight 32] [--seed 0]
+
+At the end every KV block must be free, no request left, every surviving answer equal to the same request's answer
+alone, and the memory of the engine's processes is printed as it went. Exits with 1 if something is wrong.
+"""
+
+import argparse
+import random
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).parent.parent
+sys.path.append(str(ROOT / "checkpoints"))
+
+POLICIES = [
+    {"dllm_cache": "none"},
+    {"dllm_cache": "prefix"},
+    {"dllm_cache": "dual"},
+    {"dllm_cache": "dkv-decode"},
+    {"dllm_cache": "dkv-greedy", "dllm_score": "random", "dllm_tokens_per_step": 2},
+    {"dllm_cache": "dkv-prefill"},
+    {"dllm_cache": "dkv-pd"},
+    {"dllm_cache": "entropy"},
+    {"dllm_cache": "entropy", "dllm_scope": "page"},
+    {"dllm_cache": "elastic"},
+    {"dllm_cache": "d2"},
+]
+
+
+def pool(rng: random.Random, size: int) -> list[tuple[str, dict]]:
+    """`size` different requests: a prompt and the arguments of its SamplingParams."""
+    import tasks
+
+    made = []
+    for i in range(size):
+        settings = dict(POLICIES[i % len(POLICIES)])
+        if settings["dllm_cache"] != "elastic":
+            settings["dllm_block_length"] = rng.choice((8, 16, 32, 64))
+        prompt = f"<|startoftext|><|user|>{tasks.sample(rng)[0]}<|assistant|>"
+        params = {
+            "max_tokens": rng.randint(1, 128),
+            "temperature": rng.choice((0, 0, 0.7)),
+            "seed": rng.randint(0, 99),
+            "ignore_eos": rng.random() < 0.3,
+            "extra_args": settings,
+        }
+        made.append((prompt, params))
+    return made
+
+
+def memory(engine_pids: list[int]) -> int:
+    """Resident MiB of this process and the engine's."""
+    return sum(psutil.Process(pid).memory_info().rss for pid in engine_pids) >> 20
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--requests", type=int, default=2000)
+    parser.add_argument("--in-flight", type=int, default=32)
+    parser.add_argument("--distinct", type=int, default=110)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+
+    from vllm import LLM, SamplingParams
+
+    rng = random.Random(args.seed)
+    llm = LLM(
+        str(ROOT / "checkpoints/tiny-llada"),
+        dtype="float32",
+        max_model_len=256,
+        kv_cache_memory_bytes=1 << 27,
+        max_num_seqs=args.in_flight,
+        additional_config={"dllm_hidden_cache": True},
+    )
+    engine = llm.llm_engine
+    pids = [psutil.Process().pid, *(p.pid for p in psutil.Process().children(recursive=True))]
+    requests = pool(rng, args.distinct)
+
+    def params(i: int) -> SamplingParams:
+        return SamplingParams(**requests[i][1])
+
+    alone = [llm.generate(p, params(i), use_tqdm=False)[0].outputs[0].token_ids for i, (p, _) in enumerate(requests)]
+
+    began, steps, wrong, aborted, finished = time.monotonic(), 0, 0, 0, 0
+    running: dict[str, int] = {}
+    doomed: dict[str, int] = {}  # request id -> the step in which it is aborted
+    started = 0
+    while started < args.requests or running:
+        while started < args.requests and len(running) < 2 * args.in_flight:
+            name, which = f"soak-{started}", rng.randrange(len(requests))
+            engine.add_request(name, requests[which][0], params(which))
+            running[name] = which
+            if rng.random() < 0.2:
+                doomed[name] = steps + rng.randint(0, 40)
+            started += 1
+            if started % (args.requests // 8) == 0:
+                print(f"{started} started, {memory(pids)} MiB", flush=True)
+        for name in [n for n, step in doomed.items() if step <= steps]:
+            del doomed[name]
+            if running.pop(name, None) is not None:
+                engine.abort_request([name])
+                aborted += 1
+        for output in engine.step():
+            if output.finished and output.request_id in running:
+                which = running.pop(output.request_id)
+                doomed.pop(output.request_id, None)
+                finished += 1
+                if list(output.outputs[0].token_ids) != list(alone[which]):
+                    wrong += 1
+                    print("differs from its answer alone:", requests[which])
+        steps += 1
+    while engine.has_unfinished_requests():
+        engine.step()
+    left = engine.engine_core.call_utility("check_integrity")
+    print(
+        f"{finished} finished, {aborted} aborted, {wrong} differ, {left} left, {steps} steps, "
+        f"{time.monotonic() - began:.0f} s, {memory(pids)} MiB"
+    )
+    return int(bool(wrong or left))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
