@@ -53,9 +53,9 @@ def pool(rng: random.Random, size: int) -> list[tuple[str, dict]]:
     return made
 
 
-def memory(engine_pids: list[int]) -> int:
-    """Resident MiB of this process and the engine's."""
-    return sum(psutil.Process(pid).memory_info().rss for pid in engine_pids) >> 20
+def memory(pids: list[int]) -> str:
+    """Resident MiB of this process, the engine core and the worker."""
+    return " + ".join(str(psutil.Process(pid).memory_info().rss >> 20) for pid in pids)
 
 
 def main() -> int:
@@ -96,7 +96,7 @@ def main() -> int:
             engine.add_request(name, requests[which][0], params(which))
             running[name] = which
             if rng.random() < 0.2:
-                doomed[name] = steps + rng.randint(0, 40)
+                doomed[name] = steps + rng.randint(0, 12)
             started += 1
             if started % (args.requests // 8) == 0:
                 print(f"{started} started, {memory(pids)} MiB", flush=True)

@@ -4,6 +4,7 @@ A setting's name is the same everywhere: `dllm_cache` in `additional_config` and
 (`extra_args`, `vllm_xargs`), `--dllm-cache` on the command line, `cache` in code.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -51,6 +52,7 @@ GENERAL = (
 DEFAULT_RULE = ("threshold", 0.9)
 
 
+@functools.cache
 def options() -> dict[str, Option]:
     """Every setting there is, by key: the general ones and those of the policies.
 

@@ -1,5 +1,7 @@
 """The score that ranks candidates: a confidence, a margin, a negative entropy, a random number."""
 
+import functools
+
 import numpy as np
 import torch
 
@@ -68,11 +70,19 @@ def certainty_density(known: np.ndarray, sigma: float) -> np.ndarray:
     line[n : 2 * n] = torch.from_numpy(known)
     if not known[-1]:
         line[2 * n :] = 0
+    kernel, weight = _kernel(n, sigma)
+    return (_smooth(line, kernel) / weight).numpy()
+
+
+@functools.lru_cache(maxsize=64)
+def _kernel(n: int, sigma: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """The Gaussian's Fourier transform for a response of n tokens, and its sum around each position."""
     distance = torch.arange(6 * n)
-    distance[3 * n :] -= 6 * n  # the kernel, wrapped around
+    distance[3 * n :] -= 6 * n  # wrapped around
     kernel = torch.fft.fft(torch.exp(-(distance**2) / (2 * sigma**2)))
+    return kernel, _smooth(torch.ones(6 * n), kernel).clamp_min(1e-8)
 
-    def smooth(signal: torch.Tensor) -> torch.Tensor:
-        return torch.fft.ifft(torch.fft.fft(signal, n=6 * n) * kernel).real[n : 2 * n]
 
-    return (smooth(line) / smooth(torch.ones(6 * n)).clamp_min(1e-8)).numpy()
+def _smooth(signal: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+    n = len(kernel) // 6
+    return torch.fft.ifft(torch.fft.fft(signal, n=6 * n) * kernel).real[n : 2 * n]
