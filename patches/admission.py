@@ -63,9 +63,10 @@ def _resolve_watermarking(original: Callable) -> Callable:
     def resolve_watermarking(self, params):
         # the one call that beam search makes with its parameters before it starts
         if isinstance(params, BeamSearchParams) and is_ours(self.model_config):
-            raise VLLMValidationError(
-                "use_beam_search=True is not allowed: it must be False, because " + validation.ONCE
-            )
+            try:
+                validation.check_params(params)
+            except SettingError as e:
+                raise VLLMValidationError(str(e)) from e
         return original(self, params)
 
     return resolve_watermarking

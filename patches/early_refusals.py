@@ -26,7 +26,7 @@ def _refuse(config: Any, prompt: Any, params: Any) -> None:
     """Raise VLLMValidationError for a request that patches/admission.py is going to refuse."""
     try:
         if isinstance(params, BeamSearchParams):
-            raise SettingError("use_beam_search=True is not allowed: it must be False, because " + validation.ONCE)
+            validation.check_params(params)
         if isinstance(params, SamplingParams) and isinstance(prompt, dict) and "prompt_token_ids" in prompt:
             validation.check_request(config, params, prompt["prompt_token_ids"])
     except SettingError as e:

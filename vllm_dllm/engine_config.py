@@ -6,13 +6,12 @@ from vllm.config import VllmConfig
 from vllm.logger import init_logger
 from vllm.model_executor.models.config import VerifyAndUpdateConfig
 
+from vllm_dllm.caching.pages import PAGE_SIZE
 from vllm_dllm.config import GEN_LENGTH, ModelTraits, check_server
 from vllm_dllm.models.checks import check as check_checkpoint
 from vllm_dllm.options import SettingError
 
 logger = init_logger(f"vllm.{__name__}")  # below vLLM's logger, whose handler prints it
-
-PAGE_SIZE = 32  # tokens of a KV page: as small as vLLM's CPU attention allows
 
 
 def model_traits(config: VllmConfig) -> ModelTraits:

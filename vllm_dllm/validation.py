@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Sequence
 
 from vllm.config import VllmConfig
-from vllm.sampling_params import SamplingParams
+from vllm.sampling_params import BeamSearchParams, SamplingParams
 
 from vllm_dllm.config import GEN_LENGTH, check_server, given, resolve
 from vllm_dllm.decoding import Decoding, Sampling
@@ -33,8 +33,10 @@ REFUSED = {
 }
 
 
-def check_params(params: SamplingParams) -> None:
+def check_params(params: SamplingParams | BeamSearchParams) -> None:
     """Raise SettingError for a sampling parameter that diffusion decoding cannot give or does not have."""
+    if isinstance(params, BeamSearchParams):
+        raise SettingError("use_beam_search=True is not allowed: it must be False, because " + ONCE)
     for name, (harmless, why) in REFUSED.items():
         value = getattr(params, name)
         if not any(value == h for h in harmless):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-PAGE_SIZE = 32  # tokens
+PAGE_SIZE = 32  # tokens, unless set: as small as vLLM's CPU attention allows
 NEVER = -1
 # why a page is stale; `first pass`: nothing has been written to it yet
 REASONS = ("first pass", "block start", "interval", "entropy", "age", "drift", "reset")

@@ -10,7 +10,7 @@ computes its whole canvas from layer l + 1 on, each request at its own layer or 
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 
 import numpy as np
 import torch
@@ -29,8 +29,7 @@ class _Tracking:
         self.place = place
         self.ask = ask
         self.rows = rows  # canvas positions whose attention picks the next tracked tokens
-        self.full = len(queries) == length
-        self.tests = not self.full and len(ask.track) > 0
+        self.tests = len(queries) < length and len(ask.track) > 0
         self.masked = torch.from_numpy(ask.masked).to(device)
         self.next: list[torch.Tensor] = []
         self.old: torch.Tensor | None = None
@@ -75,25 +74,28 @@ class LayerwiseForward:
         ]
         rolling = {i: (self._tensor(queries[i].astype(np.int64)), []) for i in batch.rollout}
         hidden = self.model.embed_input_ids(self._tensor(batch.token_ids))
-        now = batch
-        for number, layer in enumerate(self.model.layers):
-            self._before(number, layer, now, hidden, tracking, pages)
-            positions = self._tensor(now.positions.astype(np.int64))
-            attention = layer.self_attn.attn
-            captured: list[torch.Tensor] = []
-            hook = attention.register_forward_pre_hook(lambda _, inputs, into=captured: into.append(inputs[0]))
-            with self.forward_context(now):
+        now, positions = batch, self._tensor(batch.positions.astype(np.int64))
+        with ExitStack() as context:
+            context.enter_context(self.forward_context(now))
+            for number, layer in enumerate(self.model.layers):
+                self._before(number, layer, now, hidden, tracking, pages)
+                attention = layer.self_attn.attn
+                captured: list[torch.Tensor] = []
+                hook = attention.register_forward_pre_hook(lambda _, inputs, into=captured: into.append(inputs[0]))
                 hidden, residual = layer(positions, hidden, None)
-            hook.remove()
-            hidden = hidden + residual
-            query = captured[0].view(len(hidden), attention.num_heads, attention.head_size)
-            for i, (_, maps) in rolling.items():
-                start, stop = now.query_starts[i], now.query_starts[i + 1]
-                keys = read_keys(attention, pages[i], int(now.canvas_lens[i]))
-                maps.append(head_mean(attention_weights(query[start:stop], keys, layer.self_attn.scaling)))
-            drifted = self._after(layer, now, query, tracking, pages)
-            if drifted and number + 1 < len(self.model.layers):
-                hidden, now = self._expand(number + 1, now, hidden, drifted, batch)
+                hook.remove()
+                hidden = hidden + residual
+                query = captured[0].view(len(hidden), attention.num_heads, attention.head_size)
+                for i, (_, maps) in rolling.items():
+                    start, stop = now.query_starts[i], now.query_starts[i + 1]
+                    keys = read_keys(attention, pages[i], int(now.canvas_lens[i]))
+                    maps.append(head_mean(attention_weights(query[start:stop], keys, layer.self_attn.scaling)))
+                drifted = self._after(layer, now, query, tracking, pages)
+                if drifted and number + 1 < len(self.model.layers):
+                    hidden, now = self._expand(number + 1, now, hidden, drifted)
+                    positions = self._tensor(now.positions.astype(np.int64))
+                    context.close()
+                    context.enter_context(self.forward_context(now))
         places = self._places(now, rows)
         return self.model.norm(hidden), places, self._signals(tracking, rolling, batch)
 
@@ -142,7 +144,7 @@ class LayerwiseForward:
             t.tests = False
         return [t.place for t in drifted]
 
-    def _expand(self, number, now: Batch, hidden, drifted: list[int], batch: Batch) -> tuple[torch.Tensor, Batch]:
+    def _expand(self, number, now: Batch, hidden, drifted: list[int]) -> tuple[torch.Tensor, Batch]:
         """The batch in which the drifted requests compute their whole canvas from layer `number` on."""
         assert self.hidden_cache is not None
         queries = list(np.split(now.positions, now.query_starts[1:-1]))

@@ -173,21 +173,19 @@ class DiffusionModelRunner:
 
     def _forward_context(self, batch: Batch) -> AbstractContextManager:
         """vLLM's context for a forward at the batch's query positions."""
-        metadata = self._attention_metadata(batch)
+        page, place = np.divmod(batch.positions, self.page_size)
+        request = np.repeat(np.arange(len(batch.canvas_lens)), np.diff(batch.query_starts))
+        slots = self._to_device(batch.block_table[request, page].astype(np.int64) * self.page_size + place)[None]
         return set_forward_context(
-            metadata,
+            self._attention_metadata(batch, slots),
             self.vllm_config,
             num_tokens=len(batch.positions),
-            slot_mapping=build_slot_mappings_by_layer(self.slot_mapping[None], self.kv_cache_config),
+            slot_mapping=build_slot_mappings_by_layer(slots, self.kv_cache_config),
         )
 
-    def _attention_metadata(self, batch: Batch) -> dict[str, Any]:
+    def _attention_metadata(self, batch: Batch, slots: torch.Tensor) -> dict[str, Any]:
         starts = torch.from_numpy(batch.query_starts)
         query_lens = np.diff(batch.query_starts)
-        request = np.repeat(np.arange(len(query_lens)), query_lens)
-        page, place = np.divmod(batch.positions, self.page_size)
-        slots = batch.block_table[request, page].astype(np.int64) * self.page_size + place
-        self.slot_mapping = self._to_device(slots)
         return build_attn_metadata(
             attn_groups=self.attn_groups,
             num_reqs=len(query_lens),
@@ -198,7 +196,7 @@ class DiffusionModelRunner:
             seq_lens=self._to_device(batch.canvas_lens),
             max_seq_len=int(batch.canvas_lens.max()),
             block_tables=[self._to_device(batch.block_table)],
-            slot_mappings=self.slot_mapping[None],
+            slot_mappings=slots,
             kv_cache_config=self.kv_cache_config,
             causal=False,
         )
