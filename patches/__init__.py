@@ -8,14 +8,15 @@
 | integrity.py | the engine answers `check_integrity`, for tests |
 | max_tokens.py | a request's own `max_tokens` reaches the engine |
 | misplaced_settings.py | a `dllm_*` setting in the wrong place of a request is refused |
+| server.py | the patches of the API server's own code are applied where a server for our models starts |
 """
 
 
 def apply() -> None:
     """Apply what a process of any kind may need; harmless for other models. May be called more than once."""
-    from vllm_dllm.patches import admission, command_line, early_refusals, integrity
+    from vllm_dllm.patches import admission, command_line, integrity, server
 
     admission.apply()
     command_line.apply()
-    early_refusals.apply()
     integrity.apply()
+    server.apply()

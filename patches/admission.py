@@ -21,7 +21,6 @@ from vllm.v1.engine.input_processor import InputProcessor
 from vllm_dllm import validation
 from vllm_dllm.models import is_ours
 from vllm_dllm.options import SettingError
-from vllm_dllm.patches import max_tokens, misplaced_settings
 
 
 def _process_inputs(original: Callable) -> Callable:
@@ -47,17 +46,6 @@ def _process_inputs(original: Callable) -> Callable:
     return process_inputs
 
 
-def _init(original: Callable) -> Callable:
-    @functools.wraps(original)
-    def __init__(self, *args, **kwargs):
-        original(self, *args, **kwargs)
-        if is_ours(self.model_config):  # the first place where a server's process knows its model
-            max_tokens.apply()
-            misplaced_settings.apply()
-
-    return __init__
-
-
 def _resolve_watermarking(original: Callable) -> Callable:
     @functools.wraps(original)
     def resolve_watermarking(self, params):
@@ -74,6 +62,5 @@ def _resolve_watermarking(original: Callable) -> Callable:
 
 def apply() -> None:
     if not hasattr(InputProcessor.process_inputs, "__wrapped__"):
-        InputProcessor.__init__ = _init(InputProcessor.__init__)
         InputProcessor.process_inputs = _process_inputs(InputProcessor.process_inputs)
         InputProcessor.resolve_watermarking = _resolve_watermarking(InputProcessor.resolve_watermarking)

@@ -54,29 +54,15 @@ def _in_server(original: Callable, params_name: str) -> Callable:
     return start
 
 
-def _init(original: Callable) -> Callable:
-    @functools.wraps(original)
-    def __init__(self, *args, **kwargs):
-        original(self, *args, **kwargs)
-        if is_ours(self.model_config):
-            _patch_server()
-
-    return __init__
-
-
-def _patch_server() -> None:
-    # imported here: offline engines and other models do without the seconds this takes
+def apply() -> None:
+    """For a process that serves one of our models; imports the server's handlers."""
     from vllm.entrypoints.generate.beam_search.online import BeamSearchOnlineMixin
     from vllm.entrypoints.openai.responses.serving import OpenAIServingResponses
 
+    if not hasattr(AsyncLLM.generate, "__wrapped__"):
+        AsyncLLM.generate = _generate(AsyncLLM.generate)
     if not hasattr(BeamSearchOnlineMixin.beam_search, "__wrapped__"):
         BeamSearchOnlineMixin.beam_search = _in_server(BeamSearchOnlineMixin.beam_search, "params")
         OpenAIServingResponses._generate_with_builtin_tools = _in_server(
             OpenAIServingResponses._generate_with_builtin_tools, "sampling_params"
         )
-
-
-def apply() -> None:
-    if not hasattr(AsyncLLM.generate, "__wrapped__"):
-        AsyncLLM.__init__ = _init(AsyncLLM.__init__)
-        AsyncLLM.generate = _generate(AsyncLLM.generate)

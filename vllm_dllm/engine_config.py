@@ -43,7 +43,6 @@ def refuse_features(config: VllmConfig) -> None:
         ("ec_transfer_config", config.ec_transfer_config, None),
         ("watermark_config", config.watermark_config, None),
         ("pipeline_parallel_size", parallel.pipeline_parallel_size, 1),
-        ("data_parallel_size", parallel.data_parallel_size, 1),
         ("decode_context_parallel_size", parallel.decode_context_parallel_size, 1),
         ("prefill_context_parallel_size", parallel.prefill_context_parallel_size, 1),
         ("enable_dbo", parallel.enable_dbo, False),

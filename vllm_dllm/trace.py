@@ -21,7 +21,8 @@ class Trace:
     """
 
     def __init__(self, path: str):
-        self.file = open(path, "a", buffering=1)  # noqa: SIM115 (open as long as the engine)
+        # unbuffered: a line is one write, so that engines side by side (data parallelism) can share the file
+        self.file = open(path, "ab", buffering=0)  # noqa: SIM115 (open as long as the engine)
 
     def write(self, request: Request, decoding: Decoding) -> None:
         line = {
@@ -34,4 +35,4 @@ class Trace:
         }
         passes = decoding.trace
         line |= {key: [p[key] for p in passes] for key in (passes[0] if passes else ())}
-        self.file.write(json.dumps(line) + "\n")
+        self.file.write(f"{json.dumps(line)}\n".encode())

@@ -1,82 +1,10 @@
 """One `vllm serve` process for all tests in this folder, and clients of it."""
 
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 
-import httpx
-import psutil
 import pytest
-from common import CHECKPOINTS
-from served import GEN_LENGTH, MAX_MODEL_LEN, Server
-
-START_S, STOP_S = 400, 60  # more than enough on two busy cores
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def start(folder) -> Server:
-    port = free_port()
-    server = Server(f"http://127.0.0.1:{port}", folder / "server.log", folder / "trace.jsonl")
-    server.trace_file.touch()
-    arguments = {
-        "--dtype": "float32",
-        "--max-model-len": MAX_MODEL_LEN,
-        "--kv-cache-memory-bytes": 1 << 28,
-        "--host": "127.0.0.1",
-        "--port": port,
-        "--served-model-name": server.model,
-        "--dllm-cache": "none",
-        "--dllm-gen-length": GEN_LENGTH,
-        "--dllm-trace": server.trace_file,
-    }
-    command = [os.path.join(os.path.dirname(sys.executable), "vllm"), "serve", str(CHECKPOINTS / "tiny-llada")]
-    with open(server.log_file, "w") as log:
-        server.process = subprocess.Popen(
-            command + [str(part) for pair in arguments.items() for part in pair],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # its own process group: what it leaves behind can be found and ended
-        )
-    return server
-
-
-def wait_until_healthy(server: Server) -> None:
-    deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline:
-        if server.process.poll() is not None:
-            raise RuntimeError(f"the server ended with {server.process.returncode}:\n{server.log_tail()}")
-        try:
-            if httpx.get(server.url + "/health", timeout=5).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass  # not listening yet
-        time.sleep(0.5)
-    raise TimeoutError(f"the server was not healthy after {START_S} s:\n{server.log_tail()}")
-
-
-def stop(server: Server) -> None:
-    """End the server as a service manager does, and see that it is gone, with all that it started."""
-    try:
-        processes = psutil.Process(server.process.pid).children(recursive=True)
-        assert processes, "the engine is no process of its own"
-        server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(STOP_S) == 0, f"exit status {server.process.returncode}:\n{server.log_tail()}"
-        _, left = psutil.wait_procs(processes, timeout=10)
-        assert not left, f"processes left behind: {left}"
-    finally:
-        try:
-            os.killpg(server.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass  # as it should be: nothing is left
+from served import Server
+from server_process import start, stop, wait_until_healthy
 
 
 @pytest.fixture(scope="session")

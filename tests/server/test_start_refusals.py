@@ -28,7 +28,6 @@ FEATURES = [
         ["speculative_config", "ngram", "must be None"],
     ),
     ({"pipeline_parallel_size": 2}, ["pipeline_parallel_size=2", "must be 1"]),
-    ({"data_parallel_size": 2}, ["data_parallel_size=2", "must be 1"]),
     ({"runner": "pooling"}, ["runner='pooling'", "must be 'generate'"]),
     (
         {"kv_transfer_config": {"kv_connector": "ExampleConnector", "kv_role": "kv_both"}},

@@ -1,0 +1,102 @@
+"""Golden cases as requests, and what an answer has to be."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from common import EOS, GOLDEN, golden
+from quirks import query_tokens
+from served import Server
+from settings import settings
+from vllm import SamplingParams
+
+from vllm_dllm.caching.registry import POLICIES
+
+# what a golden file shows of the passes, beside the tokens; the trace has the same keys
+PASSES = ("query_tokens", "layer_tokens", "full", "unmasked")
+
+
+@dataclass
+class Case:
+    file: str
+    index: int
+    case: dict
+
+    @property
+    def settings(self) -> dict:
+        return settings(self.case)
+
+    @property
+    def prompt(self) -> dict:
+        return {"prompt_token_ids": self.case["prompt_ids"]}
+
+    @property
+    def ends_at_eos(self) -> bool:
+        return self.case["source"] == "elastic"
+
+    @property
+    def params(self) -> SamplingParams:
+        return SamplingParams(
+            temperature=0,
+            max_tokens=self.case["gen_length"],
+            ignore_eos=not self.ends_at_eos,
+            extra_args=self.settings,
+        )
+
+    def ask(self, server: Server) -> tuple[list[int], dict]:
+        """The same over HTTP: the answer's tokens and the request's trace."""
+        body = {
+            "prompt": self.case["prompt_ids"],
+            "max_tokens": self.case["gen_length"],
+            "ignore_eos": not self.ends_at_eos,
+            "return_token_ids": True,
+            "vllm_xargs": self.settings,
+        }
+        answer = server.post("/v1/completions", body).raise_for_status().json()
+        return answer["choices"][0]["token_ids"], server.trace(answer["id"])
+
+    def difference(self, tokens: Sequence[int], trace: dict) -> str | None:
+        """What is not as it should be in an answer's tokens and the request's trace, or None."""
+        want = self.case["output_ids"]
+        answer = want[: want.index(EOS) + 1] if self.ends_at_eos and EOS in want else want
+        found = [
+            _first_difference("canvas token", want, trace["output_ids"]),
+            _first_difference("answer token", answer, list(tokens)),
+        ]
+        shown = dict(self.case)
+        if "query_tokens" in shown:
+            shown["query_tokens"] = query_tokens(self.case, trace["unmasked"])
+        for key in PASSES:
+            if key in shown:
+                want = shown[key] if key != "unmasked" else [sorted(part) for part in shown[key]]
+                found.append(_first_difference(f"{key} of pass", want, trace[key]))
+        found = [d for d in found if d is not None]
+        return f"{self.file} case {self.index}, {self.settings}: " + "; ".join(found) if found else None
+
+
+def _first_difference(what: str, want: list, got: list) -> str | None:
+    for i, (a, b) in enumerate(zip(want, got, strict=False)):
+        if a != b:
+            return f"{what} {i} is {b}, should be {a}"
+    return None if len(want) == len(got) else f"{len(got)} instead of {len(want)} x {what}"
+
+
+def cases(model: str) -> list[Case]:
+    """Every case of the model's golden files whose cache policy there is."""
+    files = sorted(p.stem for p in GOLDEN.glob(f"{model}.*.json"))
+    found = [Case(file, i, case) for file in files for i, case in enumerate(golden(*file.split(".")))]
+    return [case for case in found if case.settings["dllm_cache"] in POLICIES]
+
+
+def sample(model: str, seed: int, share: float = 0, least: int = 1) -> list[Case]:
+    """A share of the cases of each policy of each file, and no fewer of each than `least`."""
+    rng, groups = random.Random(seed), {}
+    for case in cases(model):
+        groups.setdefault((case.file, case.settings["dllm_cache"]), []).append(case)
+    counts = [(group, min(len(group), max(least, round(len(group) * share)))) for group in groups.values()]
+    return [case for group, count in counts for case in rng.sample(group, count)]
+
+
+def check(found: list[str | None], total: int) -> None:
+    wrong = [d for d in found if d is not None]
+    assert not wrong, f"{len(wrong)} of {total} cases differ:\n" + "\n".join(wrong[:20])

@@ -1,0 +1,46 @@
+"""Two engines behind one server: independent ones, each with the whole model, that share the requests."""
+
+import random
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+from golden_cases import cases, check
+from prometheus_client.parser import text_string_to_metric_families
+from served import Server
+from server_process import start, stop, wait_until_healthy
+
+
+def passes_by_engine(server: Server) -> dict[str, float]:
+    families = text_string_to_metric_families(httpx.get(server.url + "/metrics", timeout=30).text)
+    passes = next(f for f in families if f.name == "vllm_dllm:passes")
+    return {s.labels["engine"]: s.value for s in passes.samples if s.name.endswith("_total")}
+
+
+def test_engines_share_the_requests_and_answer_as_one(tmp_path):
+    """Golden cases of all policies but elastic, sixteen at a time; each engine takes some."""
+    sample = random.Random(5).sample([c for c in cases("tiny-llada") if c.settings["dllm_cache"] != "elastic"], 48)
+    # two engines on two cores: each takes what it gets
+    server = start(tmp_path, environment={"VLLM_CPU_OMP_THREADS_BIND": "nobind"}, data_parallel_size=2)
+    try:
+        wait_until_healthy(server)
+
+        def ask(case):
+            body = {
+                "prompt": case.case["prompt_ids"],
+                "max_tokens": case.case["gen_length"],
+                "ignore_eos": True,
+                "return_token_ids": True,
+                "vllm_xargs": case.settings,
+            }
+            answer = server.post("/v1/completions", body).raise_for_status().json()
+            return answer["choices"][0]["token_ids"], server.trace(answer["id"])
+
+        with ThreadPoolExecutor(16) as pool:
+            answers = list(pool.map(ask, sample))
+        check([c.difference(*a) for c, a in zip(sample, answers, strict=True)], len(sample))
+
+        passes = passes_by_engine(server)
+        assert set(passes) == {"0", "1"} and all(passes.values())
+        assert sum(passes.values()) == sum(len(trace["query_tokens"]) for _, trace in answers)
+    finally:
+        stop(server)
