@@ -29,7 +29,9 @@ setup(
             "openai==3.54.0",
             "pytest==9.2.0",
             "pytest-timeout==2.4.0",
+            "ray[data]==2.60.0",
             "ruff==0.17.6",
+            "triton",
         ],
     },
     entry_points={

@@ -6,6 +6,7 @@ from functools import wraps
 from typing import Any
 
 import torch
+from communication import CommunicationCounter
 
 from vllm_dllm.worker.layerwise import LayerwiseForward
 
@@ -55,6 +56,10 @@ class ForwardTimer:
             return step(scheduler_output, *args)
 
         untimed, runner.execute_model = runner.execute_model, execute_model
+
+
+class Measurements(ForwardTimer, CommunicationCounter):
+    """Both: a worker takes one extension."""
 
 
 def _event() -> torch.cuda.Event:

@@ -8,9 +8,15 @@ from safetensors.torch import save_file
 
 WIDTH, HEADS, FEED_FORWARD, VOCABULARY = 1024, 16, 2816, 16384
 MASK, EOS = VOCABULARY - 1, VOCABULARY - 2
+CACHE = Path.home() / ".cache" / "vllm-dllm"
 
 
-def random_model(parameters: int, cache: Path) -> Path:
+def parameter_count(text: str) -> int:
+    """200M, 1B: so many parameters."""
+    return int(float(text[:-1]) * {"M": 1e6, "B": 1e9}[text[-1]])
+
+
+def random_model(parameters: int, cache: Path = CACHE) -> Path:
     """The folder of a checkpoint with about `parameters` parameters; made once, then found in `cache`."""
     layer = 4 * WIDTH**2 + 3 * WIDTH * FEED_FORWARD
     layers = max(1, round((parameters - 2 * VOCABULARY * WIDTH) / layer))

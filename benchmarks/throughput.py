@@ -2,6 +2,7 @@
 
     python benchmarks/throughput.py --model checkpoints/tiny-llada
     python benchmarks/throughput.py --random 200M --steps-per-block 1 --requests 4
+    python benchmarks/throughput.py --model checkpoints/tiny-llada --cache none,dual --tensor-parallel-size 2
 
 Requests of mixed prompt and response lengths run at each concurrency: so many are in flight at any
 time. The plain loop (plain_loop.py) runs them one after the other. Every round measures all of it; a
@@ -13,6 +14,14 @@ row shows its fastest round. Prints a Markdown table:
     outside     share of a step spent outside the model's forward (layers and output head); in brackets
                 the part of it in the worker, the rest being scheduler, front end and messages
     equal       answers equal to the plain loop's; those of a caching policy may differ
+
+With --tensor-parallel-size, a second table says what a rank puts into the collective operations of a pass:
+
+    layers      in each layer, the all-reduces of the query tokens' hidden states (two in most passes)
+    embedding   the all-reduce of the query tokens' embeddings
+    logits      the gather of the logits of the rows that are read
+    other       sums over heads, where a policy looks into the attention
+    canvas      positions that are attended to: what is sent does not depend on them (checked, and said below)
 """
 
 import argparse
@@ -27,6 +36,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from communication import compare_canvases
 from plain_loop import PlainLoop
 from random_model import random_model
 from vllm import LLM, SamplingParams
@@ -57,6 +67,7 @@ class Row:
     steps: int
     passes: int
     answers: list[list[int]] = field(repr=False)
+    sent: dict[str, int] = field(default_factory=dict)  # sums of what communication.py counts in a step
     equal: int = 0
 
     @property
@@ -145,6 +156,8 @@ def run_engine(llm: LLM, args: argparse.Namespace, cache: str, concurrency: int,
     answers: list[list[int]] = [[] for _ in requests]
     in_flight = 0
     llm.collective_rpc("start_forward_timer")
+    if args.tensor_parallel_size > 1:
+        llm.collective_rpc("start_communication_counter")
     begin = time.perf_counter()
     while waiting or in_flight:
         while waiting and in_flight < concurrency:
@@ -157,7 +170,11 @@ def run_engine(llm: LLM, args: argparse.Namespace, cache: str, concurrency: int,
                 in_flight -= 1
     wall = time.perf_counter() - begin
     measured = llm.collective_rpc("read_forward_timer")[0]
-    return Row(cache, concurrency, sum(map(len, answers)), wall, answers=answers, **measured)
+    row = Row(cache, concurrency, sum(map(len, answers)), wall, answers=answers, **measured)
+    if args.tensor_parallel_size > 1:
+        steps = llm.collective_rpc("read_communication_counter")[0]
+        row.sent = {key: sum(step[key] for step in steps) for key in steps[0]}
+    return row
 
 
 def _params(args: argparse.Namespace, cache: str, request: Request) -> SamplingParams:
@@ -171,16 +188,13 @@ def _params(args: argparse.Namespace, cache: str, request: Request) -> SamplingP
     )
 
 
-def measure(args: argparse.Namespace, folder: Path) -> list[Row]:
-    """The fastest round of each row."""
-    levels = [int(c) for c in args.concurrency.split(",")]
-    requests = make_requests(args, folder, max(args.requests, *levels))
+def make_engine(args: argparse.Namespace, folder: Path, requests: list[Request], levels: list[int]) -> LLM:
     # the longest steps: all canvases at once
     budget = max(levels) * max(len(r.prompt_ids) + r.gen_length for r in requests)
     server: dict[str, Any] = {"dllm_block_length": args.block_length}
     if any(POLICIES[c].needs_hidden for c in args.cache):
         server["dllm_hidden_cache"] = True
-    llm = LLM(
+    return LLM(
         str(folder),
         dtype=args.dtype,
         tensor_parallel_size=args.tensor_parallel_size,
@@ -190,11 +204,14 @@ def measure(args: argparse.Namespace, folder: Path) -> list[Row]:
         max_num_batched_tokens=max(budget, 512),
         kv_cache_memory_bytes=1 << 30,
         additional_config=server,
-        worker_extension_cls="forward_timer.ForwardTimer",
+        worker_extension_cls="forward_timer.Measurements",
     )
-    loop = PlainLoop(folder, getattr(torch, args.dtype), args.block_length, args.threshold)
-    if args.threads:
-        torch.set_num_threads(args.threads)
+
+
+def measure(
+    args: argparse.Namespace, llm: LLM, loop: PlainLoop, requests: list[Request], levels: list[int]
+) -> list[Row]:
+    """The fastest round of each row."""
     rows: dict[tuple[str, int], Row] = {}
     for round_ in range(args.rounds + 1):  # the first warms up, on few requests
         time.sleep(IDLE)
@@ -226,11 +243,40 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def communication_table(rows: list[Row], layers: int) -> str:
+    lines = [
+        "| cache | concurrency | query tokens/pass | canvas/pass | rows/pass | KiB/pass | KiB/layer and pass "
+        "| bytes/layer and query token | embedding KiB/pass | logits KiB/pass | other KiB/pass |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for r in rows:
+        if not r.sent:
+            continue  # the plain loop
+        kib = {key: r.sent[key] / r.passes / 1024 for key in ("layers", "embedding", "logits", "other")}
+        lines.append(
+            f"| {r.name} | {r.concurrency} | {r.sent['query_tokens'] / r.passes:.1f} "
+            f"| {r.sent['canvas_tokens'] / r.passes:.1f} | {r.sent['rows'] / r.passes:.1f} | {sum(kib.values()):.1f} "
+            f"| {kib['layers'] / layers:.1f} | {r.sent['layers'] / layers / r.sent['query_tokens']:.1f} "
+            f"| {kib['embedding']:.1f} | {kib['logits']:.1f} | {kib['other']:.1f} |"
+        )
+    return "\n".join(lines)
+
+
 def main() -> None:
     args = arguments()
     folder = random_model(args.random, args.random_cache) if args.random else args.model
-    rows = measure(args, folder)
+    levels = [int(c) for c in args.concurrency.split(",")]
+    requests = make_requests(args, folder, max(args.requests, *levels))
+    llm = make_engine(args, folder, requests, levels)
+    sent = compare_canvases(llm) if args.tensor_parallel_size > 1 else ""
+    loop = PlainLoop(folder, getattr(torch, args.dtype), args.block_length, args.threshold)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    rows = measure(args, llm, loop, requests, levels)
     print(table(rows))
+    if sent:
+        layers = llm.llm_engine.model_config.hf_config.num_hidden_layers
+        print(f"\n{communication_table(rows, layers)}\n\n{sent}")
     if args.json:
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor()
         numbers = [{k: v for k, v in asdict(row).items() if k != "answers"} for row in rows]

@@ -4,11 +4,14 @@
 | --- | --- |
 | admission.py | requests for our models are checked, and get their response length, where they arrive |
 | command_line.py | `--dllm-*` flags |
+| dead_engine.py | a server whose engine died ends with status 1 |
 | early_refusals.py | a streamed request that is refused gets HTTP 400 too |
 | integrity.py | the engine answers `check_integrity`, for tests |
 | max_tokens.py | a request's own `max_tokens` reaches the engine |
 | misplaced_settings.py | a `dllm_*` setting in the wrong place of a request is refused |
+| ray_cpu.py | ranks on CPUs through Ray |
 | server.py | the patches of the API server's own code are applied where a server for our models starts |
+| shared_memory.py | what ranks share in memory leaves nothing behind, however they end |
 """
 
 

@@ -1,10 +1,13 @@
 """vLLM's config hook for our architectures: what must be set so that `vllm serve MODEL` needs no flag."""
 
+import os
 from typing import Any
 
-from vllm.config import VllmConfig
+from vllm.config import ParallelConfig, VllmConfig
 from vllm.logger import init_logger
 from vllm.model_executor.models.config import VerifyAndUpdateConfig
+from vllm.platforms import current_platform
+from vllm.utils.cpu_resource_utils import get_visible_memory_node
 
 from vllm_dllm.caching.pages import PAGE_SIZE
 from vllm_dllm.config import GEN_LENGTH, ModelTraits, check_server
@@ -28,6 +31,7 @@ class DiffusionConfig(VerifyAndUpdateConfig):
         settings = check_server(vllm_config.additional_config, model_traits(vllm_config))
         refuse_features(vllm_config)
         set_engine(vllm_config)
+        set_executor(vllm_config)
         set_defaults(vllm_config, settings)
 
 
@@ -72,6 +76,27 @@ def set_engine(config: VllmConfig) -> None:
         cache.block_size = PAGE_SIZE
         cache.user_specified_block_size = True  # or the platform puts its own default in
     model.enforce_eager = True
+
+
+def set_executor(config: VllmConfig) -> None:
+    """On a CPU machine: Ray, which vLLM's CPU platform does not know, and threads for several ranks."""
+    if not current_platform.is_cpu():
+        return
+    if config.parallel_config.distributed_executor_backend == "ray":
+        from vllm_dllm.patches import ray_cpu  # imports Ray
+
+        ray_cpu.use(config)
+    else:
+        share_cores(config.parallel_config)
+
+
+def share_cores(parallel: ParallelConfig) -> None:
+    """vLLM gives each rank a NUMA node's cores, and fails where there are more ranks than nodes."""
+    ranks = parallel.local_world_size * parallel.data_parallel_size_local
+    if ranks > len(get_visible_memory_node()) and "VLLM_CPU_OMP_THREADS_BIND" not in os.environ:
+        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"  # read by the engine's process, which inherits it
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // ranks)))
+        logger.info("%d ranks share this machine's cores: %s threads each", ranks, os.environ["OMP_NUM_THREADS"])
 
 
 def set_defaults(config: VllmConfig, settings: dict[str, Any]) -> None:

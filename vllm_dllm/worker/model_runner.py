@@ -111,6 +111,9 @@ class DiffusionModelRunner:
             config,
             kv_cache_allocation_context=kv_cache_allocation_context,
         )
+        self.layerwise = LayerwiseForward(
+            self.model, self.page_size, self.device, self._forward_context, self.hidden_cache
+        )
 
     @torch.inference_mode()
     def profile_run(self, randomize_inputs: bool = False) -> None:
@@ -155,10 +158,7 @@ class DiffusionModelRunner:
         """
         rows, signals = batch.rows, None
         if batch.drift or batch.rollout:
-            forward = LayerwiseForward(
-                self.model, self.page_size, self.device, self._forward_context, self.hidden_cache
-            )
-            hidden, rows, signals = forward(batch)
+            hidden, rows, signals = self.layerwise(batch)
         else:
             positions = self._to_device(batch.positions.astype(np.int64))
             with self._forward_context(batch):

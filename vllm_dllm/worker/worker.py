@@ -6,6 +6,7 @@ from vllm.platforms import current_platform
 from vllm.utils.torch_utils import set_random_seed
 from vllm.v1.worker.worker_base import CompilationTimes
 
+from vllm_dllm.patches import shared_memory
 from vllm_dllm.worker.model_runner import DiffusionModelRunner
 
 if TYPE_CHECKING or not current_platform.is_cpu():
@@ -19,6 +20,7 @@ class DiffusionWorker(PlatformWorker):
 
     def init_device(self) -> None:
         self.use_v2_model_runner = False  # vLLM's own second runner, whose methods ours does not have
+        shared_memory.apply()
         super().init_device()
         # the CPU worker builds its runner inside init_device, without a hook to say which
         if not isinstance(self.model_runner, DiffusionModelRunner):

@@ -1,0 +1,135 @@
+"""A rank that dies: the server says so, answers every waiting request with an error, exits, and leaves nothing behind."""
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import openai
+import psutil
+import pytest
+from served import MESSAGES, Server
+from server_process import start, wait_until_healthy
+
+EXIT_S = 30
+RUNNING, WAITING = 2, 4
+# some hundred passes: the rank dies in the middle of them
+LONG = {"max_tokens": 384, "extra_body": {"ignore_eos": True, "vllm_xargs": {"dllm_steps": 384}}}
+
+
+def ask(server: Server, stream: bool) -> openai.APIError | None:
+    """The error that a client's request ends with."""
+    with server.client() as client:
+        try:
+            answer = client.chat.completions.create(model=server.model, messages=MESSAGES, stream=stream, **LONG)
+            if stream:
+                for _ in answer:
+                    pass
+        except openai.APIError as e:
+            return e
+    return None
+
+
+def shared_memory(processes: list[psutil.Process]) -> set[int]:
+    """The inodes of the shared memory that `processes` have mapped."""
+    lines = [line for p in processes for line in Path(f"/proc/{p.pid}/maps").read_text().splitlines()]
+    return {int(line.split()[4]) for line in lines if "/dev/shm/" in line}
+
+
+def names(inodes: set[int]) -> list[str]:
+    """Those that still have a name: what nobody has unlinked stays for ever."""
+    return [entry.name for entry in os.scandir("/dev/shm") if entry.inode() in inodes]
+
+
+def titled(title: str, processes: list[psutil.Process]) -> list[psutil.Process]:
+    return [p for p in processes if p.is_running() and title in " ".join(p.cmdline())]
+
+
+def tree(server: Server) -> list[psutil.Process]:
+    own = psutil.Process(server.process.pid)
+    return [own, *own.children(recursive=True)]
+
+
+def living(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE  # which has ended, and waits for init to note it
+    except psutil.NoSuchProcess:
+        return False
+
+
+def kill_and_see(server: Server, victim: psutil.Process, processes: list[psutil.Process]) -> None:
+    """Kill `victim` while requests run and wait. `processes` must end, and their shared memory."""
+
+    def wait(is_so: Callable[[], bool]) -> None:
+        while not is_so() and time.monotonic() < deadline:
+            time.sleep(0.1)
+
+    with ThreadPoolExecutor(RUNNING + WAITING) as pool:
+        streams = [i % 2 == 0 for i in range(RUNNING + WAITING)]
+        answers = [pool.submit(ask, server, stream) for stream in streams]
+        server.wait(lambda: server.metric("num_requests_running") == RUNNING, "running requests")
+        server.wait(lambda: server.metric("num_requests_waiting") == WAITING, "waiting requests")
+        shared = shared_memory(processes)
+        deadline = time.monotonic() + EXIT_S
+        victim.kill()
+        errors = [answer.result() for answer in answers]
+    assert time.monotonic() < deadline
+    for stream, error in zip(streams, errors, strict=True):
+        # a stream has sent its status, 200, before: there the error is an event
+        assert type(error) is (openai.APIError if stream else openai.InternalServerError), error
+        assert "EngineCore encountered an issue" in error.message
+
+    wait(lambda: server.process.poll() is not None)
+    assert server.process.returncode == 1
+    assert "The engine died; the server ends with status 1." in server.log_file.read_text()
+    wait(lambda: not any(map(living, processes)))
+    assert not [p for p in processes if living(p)]
+    wait(lambda: not names(shared))
+    assert not names(shared)
+
+
+@pytest.fixture
+def serve(tmp_path) -> Iterator[Callable[..., Server]]:
+    """Starts a server, and ends what is left of it should a test fail."""
+    servers = []
+
+    def healthy(**options) -> Server:
+        servers.append(start(tmp_path, max_num_seqs=RUNNING, **options))
+        wait_until_healthy(servers[-1])
+        return servers[-1]
+
+    yield healthy
+    for server in servers:
+        try:
+            os.killpg(server.process.pid, 9)
+        except ProcessLookupError:
+            pass  # as it should be: nothing is left
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_rank_of_multiprocessing(serve, rank):
+    server = serve(tensor_parallel_size=2, distributed_executor_backend="mp")
+    processes = tree(server)
+    (victim,) = titled(f"Worker_TP{rank}", processes)
+    kill_and_see(server, victim, processes)
+    assert f"Worker proc VllmWorker-{rank} died unexpectedly" in server.log_file.read_text()
+
+
+def test_rank_of_ray(serve, cluster):
+    """The cluster goes on, without the server's ranks."""
+    server = serve(environment=cluster.environment, tensor_parallel_size=2, distributed_executor_backend="ray")
+    ranks = titled("RayCPUWorkerProc", cluster.processes())
+    assert len(ranks) == 2, [p.cmdline() for p in cluster.processes()]
+    kill_and_see(server, ranks[0], ranks + tree(server))
+    assert re.search(r"RayWorkerProc rank=\[[01]\] died unexpectedly", server.log_file.read_text())
+    assert cluster.process.poll() is None
+
+
+def test_engine_core_of_one_rank(serve):
+    server = serve()
+    processes = tree(server)
+    (victim,) = titled("EngineCore", processes)
+    kill_and_see(server, victim, processes)
+    assert "engine core exited unexpectedly" in server.log_file.read_text()
