@@ -21,6 +21,7 @@ setup(
         "transformers",
     ],
     extras_require={
+        "benchmark": ["matplotlib==3.11.2"],
         "cuda": ["xformers"],
         "ray": ["ray"],
         "test": [

@@ -51,6 +51,7 @@ def test_dkv_pd():
         keys = {
             "dllm_cache": "dkv-pd",
             "dllm_refresh_interval": case["cache_steps"],
+            "dllm_prompt_interval": 0,
             "dllm_steps": case["steps"],
             "dllm_block_length": case["gen_length"],
             "dllm_score": SCORE[case["alg"]],

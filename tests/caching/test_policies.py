@@ -118,7 +118,13 @@ def test_dkv_pd_recomputes_the_response_and_rarely_the_prompt():
     assert passes.queries() == [-1, 0, 1, 4, 5, 6, 7, 8, 9, 10]  # the rows of 3 and 4 are cached
     passes.finish(6)
     assert passes.queries() == EVERYTHING
-    never = Passes("dkv-pd", DREAM, block_length=12, refresh_interval=2).after(3).after(4).after(5).after(6)
+    never = (
+        Passes("dkv-pd", DREAM, block_length=12, refresh_interval=2, prompt_interval=0)
+        .after(3)
+        .after(4)
+        .after(5)
+        .after(6)
+    )
     assert never.queries() == list(range(-1, 12))
 
 

@@ -11,7 +11,7 @@ from vllm_dllm.options import Option, SettingError
 from vllm_dllm.unmasking.base import top
 from vllm_dllm.unmasking.scores import certainty_density, raw_scores
 
-ROLLOUT_P = Option("rollout_p", float, 0.1, "share of the attention rollout that is computed", low=0, high=1)
+ROLLOUT_P = Option("rollout_p", float, 0.4, "share of the attention rollout that is computed", low=0, high=1)
 CURRENT_K = Option("current_k", int, 32, "masked positions that a pass computes", low=1)
 CACHE_SIGMA = Option("cache_sigma", float, 10.0, "width of the certainty density, in tokens", low=0.01, high=10000)
 INFLATE_W = Option("inflate_w", int, 0, "gaps of at most this width between computed positions are filled", low=0)

@@ -7,7 +7,7 @@ import numpy as np
 from vllm_dllm.caching.base import CachePolicy
 from vllm_dllm.options import Option
 
-REFRESH_INTERVAL = Option("refresh_interval", int, 4, "recompute everything each time this many passes are done", low=1)
+REFRESH_INTERVAL = Option("refresh_interval", int, 2, "recompute everything each time this many passes are done", low=1)
 
 
 class DKVDecode(CachePolicy):

@@ -6,7 +6,7 @@ from vllm_dllm.caching.dkv_decode import REFRESH_INTERVAL, DKVDecode
 from vllm_dllm.options import Option
 
 PROMPT_INTERVAL = Option(
-    "prompt_interval", int, 0, "recompute the prompt each time this many passes are done; 0: never again", low=0
+    "prompt_interval", int, 3, "recompute the prompt each time this many passes are done; 0: never again", low=0
 )
 
 

@@ -6,7 +6,7 @@ from vllm_dllm.caching.base import CachePolicy
 from vllm_dllm.observation import Drift
 from vllm_dllm.options import Option, SettingError
 
-WINDOW_LENGTH = Option("window_length", int, 16, "masked positions in the sliding window", low=1)
+WINDOW_LENGTH = Option("window_length", int, 32, "masked positions in the sliding window", low=1)
 GAMMA = Option("gamma", float, 0.9, "refresh below this similarity of the tracked tokens' attention", low=0, high=1)
 TRACK_NUM = Option("track_num", int, 1, "most-attended tokens that each layer tracks", low=1)
 

@@ -8,8 +8,8 @@ from vllm_dllm.options import Option
 TAU = Option("tau", float, 0.3, "refresh after unmasking a token whose entropy (nats) is above this", low=0)
 RECENT_K = Option("recent_k", int, 32, "recently unmasked positions that are computed on", low=0)
 SCOPE = Option("scope", str, "canvas", "what such a token makes stale", choices=("canvas", "page"))
-REACH = Option("reach", int, 0, "scope=page: pages left and right of the token's that it makes stale", low=0)
-MAX_AGE = Option("max_age", int, 8, "scope=page: pages not refreshed for this many passes are stale with them", low=1)
+REACH = Option("reach", int, 1, "scope=page: pages left and right of the token's that it makes stale", low=0)
+MAX_AGE = Option("max_age", int, 4, "scope=page: pages not refreshed for this many passes are stale with them", low=1)
 
 
 class Entropy(CachePolicy):

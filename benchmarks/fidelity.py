@@ -1,0 +1,202 @@
+"""What each caching policy costs in accuracy and saves in time, on graded prompts, over a sweep of its knobs.
+
+    python benchmarks/fidelity.py                      everything: docs/fidelity.json, .md and .svg (see below)
+    python benchmarks/fidelity.py --policies entropy   these policies anew, the others as they are in the file
+    python benchmarks/fidelity.py --main               the curves alone: each policy's main setting
+    python benchmarks/fidelity.py --resume             what the file lacks
+    python benchmarks/fidelity.py --draw               no measurement: tables and picture from the file
+
+One engine for each bundled checkpoint, float32, greedy. The prompts are drawn by checkpoints/tasks.py, as many of each
+kind, and a response is right if it is, up to its EOS, the one right answer. A second set of prompts is
+for the policies' defaults alone. Beside the numbers (--json FILE) go FILE's tables (.md: between its marks, if it
+has any) and picture (.svg, needs `pip install .[benchmark]`).
+"""
+
+import argparse
+import json
+import os
+import platform
+import random
+import sys
+import tempfile
+import time
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+from fidelity_report import write_report
+from fidelity_runs import Runs, pack
+from fidelity_sweeps import CHECKPOINTS, ROOT, SWEEPS, Sweep, explicit, sweeps
+
+sys.path.append(str(ROOT / "checkpoints"))
+import tasks  # noqa: E402
+
+GEN_LENGTH = 96
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoints", default=",".join(CHECKPOINTS), help="with commas")
+    parser.add_argument("--policies", default="", help="caching policies, with commas; all if not given")
+    parser.add_argument("--prompts", type=int, default=400)
+    parser.add_argument("--in-flight", type=int, default=16, help="requests at once")
+    parser.add_argument("--seed", type=int, default=11, help="of the prompts; the second set has the next one")
+    parser.add_argument("--rounds", type=int, default=1, help="the fastest of so many runs counts")
+    parser.add_argument("--json", type=Path, default=ROOT / "docs" / "fidelity.json", help="the numbers")
+    parser.add_argument("--main", action="store_true", help="sweep the policies' main settings only")
+    parser.add_argument("--resume", action="store_true", help="measure only what the file lacks")
+    parser.add_argument("--draw", action="store_true", help="measure nothing")
+    args = parser.parse_args()
+    args.checkpoints = args.checkpoints.split(",")
+    args.policies = args.policies.split(",") if args.policies else [s.cache for s in SWEEPS]
+    for given, known in ((args.checkpoints, set(CHECKPOINTS)), (args.policies, {s.cache for s in SWEEPS})):
+        if unknown := set(given) - known:
+            parser.error(f"{', '.join(unknown)} is not among {', '.join(sorted(known))}")
+    return args
+
+
+def draw_prompts(number: int, seed: int) -> list[tuple[str, str]]:
+    """User turns and their right answers, the kinds taking turns. The same ones for the same arguments."""
+    rng = random.Random(seed)
+    return [tasks.sample(rng, kind) for kind in islice(cycle(tasks.TASKS), number)]
+
+
+class Bench:
+    """An engine with one checkpoint."""
+
+    def __init__(self, checkpoint: str, in_flight: int, trace: Path):
+        from vllm import LLM
+
+        self.checkpoint, self.trace = checkpoint, trace
+        trace.touch()
+        server: dict[str, Any] = {"dllm_trace": str(trace)}
+        if any(s.cache == "elastic" for s in sweeps(checkpoint)):
+            server["dllm_hidden_cache"] = True
+        self.llm = LLM(
+            str(ROOT / "checkpoints" / checkpoint),
+            dtype="float32",
+            max_model_len=256,
+            max_num_seqs=in_flight,
+            max_num_batched_tokens=256 * in_flight,  # a full pass of every request fits into a step
+            kv_cache_memory_bytes=1 << 28,
+            additional_config=server,
+        )
+        self.tokenizer = self.llm.get_tokenizer()
+
+    def close(self) -> None:
+        self.llm.llm_engine.engine_core.shutdown()
+
+    def encode(self, turn: str) -> dict[str, list[int]]:
+        chat = [{"role": "user", "content": turn}]
+        ids = self.tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
+        return {"prompt_token_ids": ids}
+
+    def run(self, prompts: list[tuple[str, str]], settings: dict[str, Any], seed: int) -> dict[str, Any]:
+        """One run's numbers (fidelity_runs.py says which)."""
+        from vllm import SamplingParams
+
+        rng = random.Random(seed)
+
+        def params() -> SamplingParams:
+            own = dict(settings)
+            if own["dllm_score"] == "random":  # one order for each prompt, whatever the policy
+                own["dllm_scores"] = [rng.random() for _ in range(GEN_LENGTH)]
+            return SamplingParams(temperature=0, max_tokens=GEN_LENGTH, extra_args=own)
+
+        inputs = [self.encode(turn) for turn, _ in prompts]
+        before = self.trace.stat().st_size
+        begin = time.perf_counter()
+        outputs = self.llm.generate(inputs, [params() for _ in prompts], use_tqdm=False)
+        seconds = time.perf_counter() - begin
+        with self.trace.open() as file:
+            file.seek(before)
+            traces = [json.loads(line) for line in file]
+        assert len(traces) == len(prompts), f"{len(traces)} requests traced, not {len(prompts)}"
+        return {
+            "right": pack(o.outputs[0].text == want for o, (_, want) in zip(outputs, prompts, strict=True)),
+            "computed": round(sum(map(computed_tokens, traces))),
+            "passes": sum(len(t["query_tokens"]) for t in traces),
+            "answered": sum(len(o.outputs[0].token_ids) for o in outputs),
+            "seconds": round(seconds, 3),
+        }
+
+
+def computed_tokens(trace: dict[str, Any]) -> float:
+    """Positions that a request's passes computed; a mean over the layers where they compute different numbers."""
+    if "layer_tokens" in trace:
+        return sum(sum(layers) / len(layers) for layers in trace["layer_tokens"])
+    return sum(trace["query_tokens"])
+
+
+def due(args: argparse.Namespace, checkpoint: str) -> list[tuple[int, dict[str, Any]]]:
+    """What is to be measured, each once: the seed of the prompts and the settings, written out."""
+    found: list[tuple[int, dict[str, Any]]] = []
+
+    def add(seed: int, settings: dict[str, Any]) -> None:
+        full = explicit(settings, checkpoint)
+        if full is not None and (seed, full) not in found:
+            found.append((seed, full))
+
+    chosen: list[Sweep] = [s for s in sweeps(checkpoint) if s.cache in args.policies and (s.main or not args.main)]
+    for sweep in chosen:
+        for value in sweep.values:
+            add(args.seed, sweep.baseline_at(value))
+            add(args.seed, sweep.at(value))
+        add(args.seed + 1, sweep.baseline)
+        add(args.seed + 1, sweep.at(sweep.default))
+    return found
+
+
+def measure(args: argparse.Namespace, runs: Runs, checkpoint: str) -> None:
+    """Measure what is due, and write the file after each run."""
+    work = [w for w in due(args, checkpoint) if not (args.resume and runs.has(checkpoint, *w))]
+    if not work:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(checkpoint, args.in_flight, Path(folder) / "trace.jsonl")
+        try:
+            sets = {seed: draw_prompts(args.prompts, seed) for seed in (args.seed, args.seed + 1)}
+            # warms up: on CPU every number of rows that is new costs the making of a kernel
+            bench.run(sets[args.seed], work[0][1], args.seed)
+            for round_ in range(args.rounds):
+                for number, (seed, settings) in enumerate(work, 1):
+                    measured = bench.run(sets[seed], settings, seed)
+                    runs.add(checkpoint, seed, settings, measured, fastest=round_ > 0)
+                    runs.write()
+                    right = int(measured["right"], 16).bit_count()
+                    shown = " ".join(f"{k.removeprefix('dllm_')}={v}" for k, v in settings.items())
+                    print(
+                        f"{checkpoint} {number}/{len(work)}: {right} right, {measured['passes']} passes, "
+                        f"{measured['computed']} tokens computed, {measured['seconds']:.1f} s: {shown}, seed {seed}",
+                        flush=True,
+                    )
+        finally:
+            bench.close()
+
+
+def main() -> None:
+    args = arguments()
+    prompts = {"prompts": args.prompts, "in_flight": args.in_flight, "seed": args.seed, "rounds": args.rounds}
+    everything = set(args.policies) == {s.cache for s in SWEEPS} and set(args.checkpoints) == set(CHECKPOINTS)
+    keep = args.draw or args.resume or not everything
+    runs = Runs.read(args.json) if keep and args.json.exists() else Runs(args.json, prompts)
+    if not args.draw:
+        if runs.about | {"rounds": 0} != runs.about | prompts | {"rounds": 0}:
+            sys.exit(f"error: {args.json} was measured with {runs.about}; give the same, or another --json")
+        runs.about |= prompts | {"machine": machine()}
+        for checkpoint in args.checkpoints:
+            measure(args, runs, checkpoint)
+    write_report(runs)
+
+
+def machine() -> str:
+    """In words, without names: what the speed was measured on."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{len(os.sched_getaffinity(0))} cores of a {platform.machine()} CPU"
+
+
+if __name__ == "__main__":
+    main()
