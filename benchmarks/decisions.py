@@ -32,7 +32,6 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self.seconds = 0.0
-        self.calls = 0
         self.inside = False
 
     def wrap(self, function: Callable) -> Callable:
@@ -46,7 +45,6 @@ class Stopwatch:
                 return function(*args, **kwargs)
             finally:
                 self.seconds += time.perf_counter() - begin
-                self.calls += 1
                 self.inside = False
 
         return timed

@@ -38,7 +38,7 @@ from typing import Any
 import torch
 from communication import compare_canvases
 from plain_loop import PlainLoop
-from random_model import random_model
+from random_model import CACHE, parameter_count, random_model
 from vllm import LLM, SamplingParams
 
 from vllm_dllm.caching.registry import POLICIES
@@ -83,10 +83,10 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--model", type=Path, help="folder of a LLaDA checkpoint")
-    model.add_argument("--random", type=_count, metavar="SIZE", help="random weights, so many parameters: 200M")
-    parser.add_argument(
-        "--random-cache", type=Path, default=Path.home() / ".cache" / "vllm-dllm", help="where they are kept"
+    model.add_argument(
+        "--random", type=parameter_count, metavar="SIZE", help="random weights, so many parameters: 200M"
     )
+    parser.add_argument("--random-cache", type=Path, default=CACHE, help="where they are kept")
     parser.add_argument("--cache", type=_policies, default=["none"], help="caching policies, with commas")
     parser.add_argument("--concurrency", default="1,4,16", help="requests in flight, with commas")
     parser.add_argument("--requests", type=int, default=32, help="requests at each concurrency, at least that many")
@@ -107,10 +107,6 @@ def _policies(text: str) -> list[str]:
         if name not in POLICIES:
             raise argparse.ArgumentTypeError(f"{name} is no caching policy; there are {', '.join(POLICIES)}")
     return text.split(",")
-
-
-def _count(text: str) -> int:
-    return int(float(text[:-1]) * {"M": 1e6, "B": 1e9}[text[-1]])
 
 
 def make_requests(args: argparse.Namespace, folder: Path, number: int) -> list[Request]:

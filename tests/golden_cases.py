@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from common import EOS, GOLDEN, golden
+from common import EOS, GOLDEN, Engine, golden
 from quirks import query_tokens
 from served import Server
 from settings import settings
@@ -95,6 +95,12 @@ def sample(model: str, seed: int, share: float = 0, least: int = 1) -> list[Case
         groups.setdefault((case.file, case.settings["dllm_cache"]), []).append(case)
     counts = [(group, min(len(group), max(least, round(len(group) * share)))) for group in groups.values()]
     return [case for group, count in counts for case in rng.sample(group, count)]
+
+
+def differences(engine: Engine, batch: list[Case]) -> list[str | None]:
+    """Each case's difference, all of them in the engine at once."""
+    results = engine.run([c.prompt for c in batch], [c.params for c in batch])
+    return [c.difference(o.outputs[0].token_ids, t) for c, (o, t) in zip(batch, results, strict=True)]
 
 
 def check(found: list[str | None], total: int) -> None:

@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from golden_cases import cases, check, sample
+from golden_cases import cases, check, differences, sample
 
 ALONE = 0.25  # the part of the cases that also runs alone
 
@@ -16,19 +16,15 @@ def test_batched(engine, model, request):
     engine = request.getfixturevalue(engine)
     batch = cases(model)
     random.Random(7).shuffle(batch)
-    results = engine.run([c.prompt for c in batch], [c.params for c in batch])
-    check([c.difference(o.outputs[0].token_ids, t) for c, (o, t) in zip(batch, results, strict=True)], len(batch))
+    check(differences(engine, batch), len(batch))
 
 
 @pytest.mark.parametrize(("engine", "model"), MODELS)
 def test_alone(engine, model, request):
     """A sample of the cases of each policy of each file, one request at a time."""
     engine = request.getfixturevalue(engine)
-    alone, found = sample(model, seed=8, share=ALONE), []
-    for case in alone:
-        ((output, trace),) = engine.run([case.prompt], [case.params])
-        found.append(case.difference(output.outputs[0].token_ids, trace))
-    check(found, len(alone))
+    alone = sample(model, seed=8, share=ALONE)
+    check([difference for case in alone for difference in differences(engine, [case])], len(alone))
 
 
 def test_cases_of_no_cache():

@@ -23,20 +23,8 @@ def test_engines_share_the_requests_and_answer_as_one(tmp_path):
     server = start(tmp_path, environment={"VLLM_CPU_OMP_THREADS_BIND": "nobind"}, data_parallel_size=2)
     try:
         wait_until_healthy(server)
-
-        def ask(case):
-            body = {
-                "prompt": case.case["prompt_ids"],
-                "max_tokens": case.case["gen_length"],
-                "ignore_eos": True,
-                "return_token_ids": True,
-                "vllm_xargs": case.settings,
-            }
-            answer = server.post("/v1/completions", body).raise_for_status().json()
-            return answer["choices"][0]["token_ids"], server.trace(answer["id"])
-
         with ThreadPoolExecutor(16) as pool:
-            answers = list(pool.map(ask, sample))
+            answers = list(pool.map(lambda case: case.ask(server), sample))
         check([c.difference(*a) for c, a in zip(sample, answers, strict=True)], len(sample))
 
         passes = passes_by_engine(server)

@@ -8,15 +8,10 @@ from unittest import mock
 
 import pytest
 from common import Engine
-from golden_cases import check, sample
+from golden_cases import check, differences, sample
 
 # elastic can be chosen where there is a hidden-state cache
 MODELS = {"tiny-llada": {"additional_config": {"dllm_hidden_cache": True}}, "tiny-dream": {}}
-
-
-def differences(engine, batch):
-    results = engine.run([c.prompt for c in batch], [c.params for c in batch])
-    return [c.difference(o.outputs[0].token_ids, t) for c, (o, t) in zip(batch, results, strict=True)]
 
 
 @pytest.mark.parametrize("model", MODELS)
