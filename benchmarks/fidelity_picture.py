@@ -18,6 +18,8 @@ LINES = {  # hues that can be told apart on both; the lines of one paper share o
     "dkv-greedy": ("#2f9e62", ":"),
     "dkv-prefill": ("#2f9e62", "-."),
     "dkv-pd": ("#2f9e62", "--"),
+    "dkv-decode, un_right": ("#9bb545", "-"),
+    "dkv-pd, un_right": ("#9bb545", "--"),
     "entropy": ("#3b82d6", "-"),
     "entropy, by page": ("#3b82d6", "--"),
     "elastic": ("#c2559d", "-"),

@@ -63,6 +63,8 @@ def _sweeps() -> Iterator[Sweep]:
     for cache in ("prefix", "dual"):
         yield Sweep(cache, {"dllm_cache": cache}, "dllm_block_length", blocks)
     yield Sweep("dkv-decode", {"dllm_cache": "dkv-decode"}, "dllm_refresh_interval", intervals)
+    un_right = {"dllm_shift": "un_right"}  # Dream alone
+    yield Sweep("dkv-decode, un_right", {"dllm_cache": "dkv-decode"} | un_right, "dllm_refresh_interval", intervals)
     # an order known in advance: the same random one with and without the cache
     random = {"dllm_score": "random", "dllm_tokens_per_step": 2}
     greedy, baseline = {"dllm_cache": "dkv-greedy"} | random, none | random
@@ -71,6 +73,7 @@ def _sweeps() -> Iterator[Sweep]:
     yield Sweep("none, random order", baseline, main=False, baseline=baseline)
     yield Sweep("dkv-prefill", {"dllm_cache": "dkv-prefill"})
     yield Sweep("dkv-pd", {"dllm_cache": "dkv-pd"}, "dllm_refresh_interval", intervals)
+    yield Sweep("dkv-pd, un_right", {"dllm_cache": "dkv-pd"} | un_right, "dllm_refresh_interval", intervals)
     yield Sweep("dkv-pd", {"dllm_cache": "dkv-pd"}, "dllm_prompt_interval", (0, 2, 3, 4, 8), main=False)
     entropy = {"dllm_cache": "entropy", "dllm_scope": "canvas"}
     yield Sweep("entropy", entropy, "dllm_tau", taus)

@@ -24,6 +24,7 @@ MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 # who reads a general setting; a policy's own settings are read by the policies that list them
 ALWAYS = "every request"
 SERVER = "the server"
+SHIFTED_ONLY = ", with a Dream model"
 READ_BY = {
     "dllm_block_length": "every policy but `elastic`, which has a window",
     "dllm_max_delay": "every policy but `none`",
@@ -38,7 +39,8 @@ def read_by(option: Option) -> str:
         return SERVER
     if option in GENERAL:
         return "the rule it chooses" if option in RULE_OPTIONS else READ_BY.get(option.key, ALWAYS)
-    return ", ".join(f"`{policy.name}`" for policy in OURS if option in policy.options)
+    readers = ", ".join(f"`{policy.name}`" for policy in OURS if option in policy.options)
+    return readers + (SHIFTED_ONLY if option.row_shift_only else "")
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

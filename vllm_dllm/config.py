@@ -179,7 +179,8 @@ def _resolve(server: Mapping[str, Any], own: Mapping[str, Any], traits: ModelTra
             f"{CACHE.key}={cache!r} is not allowed: the server keeps no hidden states for it; it must be started with "
             f"{CACHE.flag} {cache} or {HIDDEN_CACHE.flag} true"
         )
-    read = {CACHE, SCORE, kind.option, GEN_LENGTH, HIDDEN_CACHE, TRACE, *POLICIES[cache].options}
+    policy_options = [o for o in POLICIES[cache].options if traits.row_shift or not o.row_shift_only]
+    read = {CACHE, SCORE, kind.option, GEN_LENGTH, HIDDEN_CACHE, TRACE, *policy_options}
     if cache != "none":
         read.add(MAX_DELAY)
     if not POLICIES[cache].has_window:
@@ -204,7 +205,7 @@ def _resolve(server: Mapping[str, Any], own: Mapping[str, Any], traits: ModelTra
     scores = if_read(SCORES_GIVEN)
     return Settings(
         cache=cache,
-        cache_options={o.name: value(o) for o in POLICIES[cache].options},
+        cache_options={o.name: value(o) for o in policy_options},
         rule=rule,
         rule_value=rule_value,
         block_length=value(BLOCK_LENGTH),

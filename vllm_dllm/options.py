@@ -27,6 +27,7 @@ class Option:
     open_low: bool = False  # the lower bound itself is not allowed
     choices: tuple[str, ...] | None = None
     server_only: bool = False
+    row_shift_only: bool = False  # read only for models that predict a position at another row (Dream)
 
     @property
     def key(self) -> str:

@@ -44,16 +44,21 @@ def test_golden(file):
     assert cases and not wrong, f"{len(wrong)} of {len(cases)} cases differ: {wrong}"
 
 
-def test_dkv_pd():
-    """Cases written by horseee/dKV-Cache's own code for Dream, `cache_type=pd`, in float32 on the CPU."""
-    cases = json.loads((Path(__file__).parent / "dkv_pd.json").read_text())
+def test_dkv_for_dream_with_other_settings():
+    """What the golden files leave out: `cache_type=pd`, and `shift_type=un_right` with both types.
+
+    Cases written by horseee/dKV-Cache's own code in float32 on the CPU.
+    """
+    cases = json.loads((Path(__file__).parent / "dream_dkv.json").read_text())
     for case in cases:
         keys = {
-            "dllm_cache": "dkv-pd",
+            "dllm_cache": {"decoded": "dkv-decode", "pd": "dkv-pd"}[case["cache_type"]],
             "dllm_refresh_interval": case["cache_steps"],
-            "dllm_prompt_interval": 0,
+            "dllm_shift": case["shift"],
             "dllm_steps": case["steps"],
             "dllm_block_length": case["gen_length"],
             "dllm_score": SCORE[case["alg"]],
         }
-        assert difference(case | {"source": "dream_pd"}, keys) is None
+        if case["cache_type"] == "pd":
+            keys["dllm_prompt_interval"] = 0
+        assert difference(case | {"source": "dream_dkv"}, keys) is None

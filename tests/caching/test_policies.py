@@ -111,6 +111,25 @@ def test_dkv_decode_for_dream_computes_the_rows():
     assert passes.queries() == [-1, 0, 1, 3, 4, 5, 6, 7, 8, 9, 10]  # the row of 3 is cached
 
 
+def test_un_right_recomputes_a_token_unmasked_after_its_right_neighbour():
+    def fourth_pass(shift):
+        passes = Passes("dkv-decode", DREAM, block_length=12, refresh_interval=9, shift=shift).after(6).after(11)
+        return passes.after(5).queries()
+
+    masked = [0, 1, 2, 3, 4, 7, 8, 9, 10]
+    rows = [-1, 0, 1, 2, 3, 4, 6, 7, 8, 9]  # of those and of 5
+    assert fourth_pass("un") == rows
+    assert fourth_pass("un_right") == sorted({*rows, *masked, 5, 11})  # 11, the last, with 10
+
+
+@pytest.mark.parametrize("name", ["dkv-decode", "dkv-pd"])
+def test_shift_is_refused_where_rows_are_not_shifted(name):
+    settings = {"dllm_cache": name, "dllm_shift": "un"}
+    assert resolve({}, settings, TRAITS["tiny-dream"]).cache_options["shift"] == "un"
+    with pytest.raises(SettingError, match="dllm_shift='un' is not read"):
+        resolve({}, settings, TRAITS["tiny-llada"])
+
+
 def test_dkv_pd_recomputes_the_response_and_rarely_the_prompt():
     passes = Passes("dkv-pd", DREAM, block_length=12, refresh_interval=2, prompt_interval=4).after(3).after(4)
     assert passes.queries() == list(range(-1, 12))
@@ -185,6 +204,8 @@ def random_settings(rng, name: str, dream: bool) -> dict:
     else:
         keys |= {"dllm_threshold": float(rng.random())}
     for option in POLICIES[name].options:
+        if option.row_shift_only and not dream:
+            continue
         if option.choices:
             keys[option.key] = str(rng.choice(option.choices))
         elif option.type is int:

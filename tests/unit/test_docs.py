@@ -125,4 +125,4 @@ def table_says(option: Option, cache: str, rule: Option, score: str, traits: Mod
         tables.READ_BY["dllm_certainty_sigma"]: score in ("confidence", "margin", "entropy"),
         tables.READ_BY["dllm_alg_temp"]: traits.dream and rule.key == "dllm_steps" and score != "origin",
     }
-    return special[by] if by in special else f"`{cache}`" in by
+    return special[by] if by in special else f"`{cache}`" in by and (traits.dream or tables.SHIFTED_ONLY not in by)

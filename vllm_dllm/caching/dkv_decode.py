@@ -8,6 +8,14 @@ from vllm_dllm.caching.base import CachePolicy
 from vllm_dllm.options import Option
 
 REFRESH_INTERVAL = Option("refresh_interval", int, 2, "recompute everything each time this many passes are done", low=1)
+SHIFT = Option(
+    "shift",
+    str,
+    "un",
+    "compute the rows that predict masked and just-unmasked positions (un), or the positions' own too (un_right)",
+    choices=("un", "un_right"),
+    row_shift_only=True,
+)
 
 
 class DKVDecode(CachePolicy):
@@ -17,14 +25,24 @@ class DKVDecode(CachePolicy):
     public codes differ in a block's second pass: LLaDA's computes everything once more; Dream's computes
     the last position of the canvas too, though it predicts nothing and is not computed afterwards. Dream's
     code has no blocks; here each block is decoded as it decodes the response.
+
+    For Dream, `shift` is the public code's `shift_type`. With `un` a token whose right neighbour was unmasked
+    before it keeps the keys and values of the mask until everything is recomputed:
+
+        position    4     5     6         row 5 predicts 6, row 4 predicts 5
+        before      a   [mask]  c         5 is masked, so row 4 is computed; row 5 is not: 6 is known
+        after       a     b     c         `un` computes row 4 once more, `un_right` row 5 too
+
+    `un_right` computes the last position of the canvas whenever it computes the one before.
     """
 
     name = "dkv-decode"
-    options: ClassVar[tuple[Option, ...]] = (REFRESH_INTERVAL,)
+    options: ClassVar[tuple[Option, ...]] = (REFRESH_INTERVAL, SHIFT)
 
-    def __init__(self, row_shift: int, refresh_interval: int):
+    def __init__(self, row_shift: int, refresh_interval: int, shift: str = SHIFT.default):
         super().__init__(row_shift)
         self.refresh_interval = refresh_interval
+        self.shift = shift
 
     def mark(self, canvas, pages):
         if canvas.block_passes == 0 or (canvas.block_passes == 1 and not self.row_shift):
@@ -33,7 +51,12 @@ class DKVDecode(CachePolicy):
             pages.mark_all("interval")
 
     def positions(self, canvas):
-        queries = self.rows(canvas, np.flatnonzero(canvas.masked | canvas.just_unmasked()))
+        live = np.flatnonzero(canvas.masked | canvas.just_unmasked())
+        queries = self.rows(canvas, live)
+        last = np.int32(canvas.length - 1)
+        if self.row_shift and self.shift == "un_right":
+            queries = np.union1d(queries, (live + canvas.prompt_len).astype(np.int32))
+            return np.union1d(queries, last) if last - 1 in queries else queries
         if self.row_shift and canvas.block_passes == 1:
-            queries = np.append(queries, np.int32(canvas.length - 1))
+            queries = np.append(queries, last)
         return queries

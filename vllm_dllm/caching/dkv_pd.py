@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vllm_dllm.caching.dkv_decode import REFRESH_INTERVAL, DKVDecode
+from vllm_dllm.caching.dkv_decode import REFRESH_INTERVAL, SHIFT, DKVDecode
 from vllm_dllm.options import Option
 
 PROMPT_INTERVAL = Option(
@@ -19,10 +19,10 @@ class DKVPD(DKVDecode):
     """
 
     name = "dkv-pd"
-    options = (REFRESH_INTERVAL, PROMPT_INTERVAL)
+    options = (REFRESH_INTERVAL, PROMPT_INTERVAL, SHIFT)
 
-    def __init__(self, row_shift: int, refresh_interval: int, prompt_interval: int):
-        super().__init__(row_shift, refresh_interval)
+    def __init__(self, row_shift: int, refresh_interval: int, prompt_interval: int, shift: str = SHIFT.default):
+        super().__init__(row_shift, refresh_interval, shift)
         self.prompt_interval = prompt_interval
 
     def mark(self, canvas, pages):
