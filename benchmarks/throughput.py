@@ -5,15 +5,18 @@
     python benchmarks/throughput.py --model checkpoints/tiny-llada --cache none,dual --tensor-parallel-size 2
 
 Requests of mixed prompt and response lengths run at each concurrency: so many are in flight at any
-time. The plain loop (plain_loop.py) runs them one after the other. Every round measures all of it; a
-row shows its fastest round. Prints a Markdown table:
+time. The plain loop (plain_loop.py) runs the first --requests of them one after the other. Every round
+measures all of it; a row shows its fastest round. Prints a Markdown table:
 
     tokens/s    response tokens per second
+    of none     tokens/s against the cache `none` at the same concurrency, where that is measured
     ms/pass     wall time divided by passes; a step holds one pass of every request in flight
     ms/step     wall time divided by steps
     outside     share of a step spent outside the model's forward (layers and output head); in brackets
                 the part of it in the worker, the rest being scheduler, front end and messages
-    equal       answers equal to the plain loop's; those of a caching policy may differ
+    equal       answers equal to the plain loop's, of those it ran; those of a caching policy may differ
+
+`dkv-greedy` unmasks in a random order, as it must, and two tokens a pass where the threshold decides for the others.
 
 With --tensor-parallel-size, a second table says what a rank puts into the collective operations of a pass:
 
@@ -69,6 +72,7 @@ class Row:
     answers: list[list[int]] = field(repr=False)
     sent: dict[str, int] = field(default_factory=dict)  # sums of what communication.py counts in a step
     equal: int = 0
+    compared: int = 0
 
     @property
     def rate(self) -> float:
@@ -179,6 +183,10 @@ def _params(args: argparse.Namespace, cache: str, request: Request) -> SamplingP
         settings["dllm_threshold"] = args.threshold
     else:
         settings["dllm_steps"] = request.steps
+    if POLICIES[cache].looks_ahead:
+        settings["dllm_score"] = "random"
+        if settings.pop("dllm_threshold", None):
+            settings["dllm_tokens_per_step"] = 2
     return SamplingParams(
         temperature=0, max_tokens=request.gen_length, ignore_eos=True, detokenize=False, extra_args=settings
     )
@@ -211,13 +219,14 @@ def measure(
     rows: dict[tuple[str, int], Row] = {}
     for round_ in range(args.rounds + 1):  # the first warms up, on few requests
         time.sleep(IDLE)
-        found = [run_plain(loop, requests if round_ else requests[:1])]
+        found = [run_plain(loop, requests[: args.requests if round_ else 1])]
         for cache in args.cache:
             for level in levels:
                 part = requests[: max(level, args.requests)] if round_ else requests[:1]
                 found.append(run_engine(llm, args, cache, level, part))
         for row in found if round_ else []:
-            row.equal = sum(a == b for a, b in zip(row.answers, found[0].answers, strict=False))
+            pairs = list(zip(row.answers, found[0].answers, strict=False))
+            row.equal, row.compared = sum(a == b for a, b in pairs), len(pairs)
             key = row.name, row.concurrency
             rows[key] = min(row, rows.get(key, row), key=lambda r: r.wall)
             print(f"round {round_}: {row}", file=sys.stderr, flush=True)
@@ -226,15 +235,18 @@ def measure(
 
 def table(rows: list[Row]) -> str:
     plain = rows[0]
+    none = {r.concurrency: r.rate for r in rows if r.name == "none"}
     lines = [
-        "| cache | concurrency | tokens/s | of plain | ms/pass | ms/step | outside (worker) | equal |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| cache | concurrency | tokens/s | of plain | of none | ms/pass | ms/step | outside (worker) | equal |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for r in rows:
         in_worker = f" ({(r.worker - r.forward) / r.wall:.1%})" if r.worker else ""
+        of_none = f"{r.rate / none[r.concurrency]:.2f}" if r is not plain and r.concurrency in none else ""
         lines.append(
-            f"| {r.name} | {r.concurrency} | {r.rate:.1f} | {r.rate / plain.rate:.2f} | {r.wall / r.passes * 1e3:.2f} "
-            f"| {r.wall / r.steps * 1e3:.2f} | {r.outside:.1%}{in_worker} | {r.equal}/{len(r.answers)} |"
+            f"| {r.name} | {r.concurrency} | {r.rate:.1f} | {r.rate / plain.rate:.2f} | {of_none} "
+            f"| {r.wall / r.passes * 1e3:.2f} | {r.wall / r.steps * 1e3:.2f} | {r.outside:.1%}{in_worker} "
+            f"| {r.equal}/{r.compared} |"
         )
     return "\n".join(lines)
 

@@ -14,7 +14,7 @@ from fidelity_sweeps import CHECKPOINTS, Sweep, explicit, sweeps  # noqa: E402
 
 NUMBERS = ROOT / "docs" / "fidelity.json"
 POINTS = 1.0  # of accuracy that a policy's default may lose
-LOSE_MORE = {"tiny-llada": {"dkv-prefill"}, "tiny-dream": {"dkv-decode", "dkv-pd"}}  # and why: docs/fidelity.md
+LOSE_MORE = {"tiny-llada": {"dkv-prefill"}, "tiny-dream": {"dkv-decode"}}  # and why: docs/fidelity.md
 
 
 def run(right: str, seconds: float = 1.0, computed: int = 100) -> dict:
