@@ -1,5 +1,6 @@
 """vLLM's worker for this platform, with the diffusion model runner in it."""
 
+import os
 from typing import TYPE_CHECKING
 
 from vllm.platforms import current_platform
@@ -21,6 +22,8 @@ class DiffusionWorker(PlatformWorker):
     def init_device(self) -> None:
         self.use_v2_model_runner = False  # vLLM's own second runner, whose methods ours does not have
         shared_memory.apply()
+        # oneDNN (CPU) compiles a kernel for each number of rows, of which passes have many, and would keep 1,024
+        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
         super().init_device()
         # the CPU worker builds its runner inside init_device, without a hook to say which
         if not isinstance(self.model_runner, DiffusionModelRunner):
