@@ -12,6 +12,7 @@
 | ray_cpu.py | ranks on CPUs through Ray |
 | server.py | the patches of the API server's own code are applied where a server for our models starts |
 | shared_memory.py | what ranks share in memory leaves nothing behind, however they end |
+| stopped_engine.py | requests that wait when a server is stopped are answered |
 """
 
 

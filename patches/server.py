@@ -1,7 +1,8 @@
 """The patches of the API server's own code, applied where a server for one of our models starts.
 
 What: when vLLM's AsyncLLM is made for one of our architectures, the patches of dead_engine.py, early_refusals.py,
-  max_tokens.py and misplaced_settings.py that concern the server's protocols and handlers are applied.
+  max_tokens.py, misplaced_settings.py and stopped_engine.py that concern the server's protocols and handlers are
+  applied.
 Why: the first place where a server's process knows its model. Offline engines and other models do without the
   seconds that importing the server takes, and without the changes.
 Checked on: vLLM 0.32.0.
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from vllm_dllm.models import is_ours
-from vllm_dllm.patches import dead_engine, early_refusals, max_tokens, misplaced_settings
+from vllm_dllm.patches import dead_engine, early_refusals, max_tokens, misplaced_settings, stopped_engine
 
 
 def _init(original: Callable) -> Callable:
@@ -26,6 +27,7 @@ def _init(original: Callable) -> Callable:
             early_refusals.apply()
             max_tokens.apply()
             misplaced_settings.apply()
+            stopped_engine.apply()
 
     return __init__
 

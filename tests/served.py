@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from openai import AsyncOpenAI, OpenAI
+from openai import APIError, AsyncOpenAI, OpenAI
 
 GEN_LENGTH = 96  # not the default, to see that it counts
 MAX_MODEL_LEN = 512
@@ -46,6 +46,18 @@ class Server:
         options = {"headers": {"content-type": "application/json"}, "timeout": 120} | options
         return httpx.post(self.url + path, content=content, **options)
 
+    def ask_long(self, stream: bool) -> APIError | None:
+        """The error that a client's long request ends with."""
+        with self.client() as client:
+            try:
+                answer = client.chat.completions.create(model=self.model, messages=MESSAGES, stream=stream, **LONG)
+                if stream:
+                    for _ in answer:
+                        pass
+            except APIError as e:
+                return e
+        return None
+
     def tokenize(self, prompt: str) -> list[int]:
         return self.post("/tokenize", {"prompt": prompt}).json()["tokens"]
 
@@ -66,11 +78,12 @@ class Server:
         return self.traces(response_id)[0]
 
     def metric(self, name: str) -> float:
-        """The value of one vLLM metric."""
-        for line in httpx.get(self.url + "/metrics", timeout=30).text.splitlines():
-            if line.startswith((f"vllm:{name}{{", f"vllm:{name} ")):
-                return float(line.rsplit(" ", 1)[1])
-        raise KeyError(name)
+        """The value of one vLLM metric, summed over the engines."""
+        lines = httpx.get(self.url + "/metrics", timeout=30).text.splitlines()
+        values = [float(x.rsplit(" ", 1)[1]) for x in lines if x.startswith((f"vllm:{name}{{", f"vllm:{name} "))]
+        if not values:
+            raise KeyError(name)
+        return sum(values)
 
     def wait_idle(self) -> None:
         """Wait until no request runs or waits and no KV page is taken."""

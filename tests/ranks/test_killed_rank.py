@@ -10,26 +10,11 @@ from pathlib import Path
 import openai
 import psutil
 import pytest
-from served import MESSAGES, Server
+from served import Server
 from server_process import start, wait_until_healthy
 
 EXIT_S = 30
 RUNNING, WAITING = 2, 4
-# some hundred passes: the rank dies in the middle of them
-LONG = {"max_tokens": 384, "extra_body": {"ignore_eos": True, "vllm_xargs": {"dllm_steps": 384}}}
-
-
-def ask(server: Server, stream: bool) -> openai.APIError | None:
-    """The error that a client's request ends with."""
-    with server.client() as client:
-        try:
-            answer = client.chat.completions.create(model=server.model, messages=MESSAGES, stream=stream, **LONG)
-            if stream:
-                for _ in answer:
-                    pass
-        except openai.APIError as e:
-            return e
-    return None
 
 
 def shared_memory(processes: list[psutil.Process]) -> set[int]:
@@ -68,7 +53,7 @@ def kill_and_see(server: Server, victim: psutil.Process, processes: list[psutil.
 
     with ThreadPoolExecutor(RUNNING + WAITING) as pool:
         streams = [i % 2 == 0 for i in range(RUNNING + WAITING)]
-        answers = [pool.submit(ask, server, stream) for stream in streams]
+        answers = [pool.submit(server.ask_long, stream) for stream in streams]
         server.wait(lambda: server.metric("num_requests_running") == RUNNING, "running requests")
         server.wait(lambda: server.metric("num_requests_waiting") == WAITING, "waiting requests")
         shared = shared_memory(processes)
