@@ -181,6 +181,8 @@ def _params(args: argparse.Namespace, cache: str, request: Request) -> SamplingP
     settings: dict[str, Any] = {"dllm_cache": cache}
     if request.steps is None:
         settings["dllm_threshold"] = args.threshold
+    elif POLICIES[cache].has_window:  # no blocks to divide steps over: as many tokens in each
+        settings["dllm_tokens_per_step"] = -(-request.gen_length // request.steps)
     else:
         settings["dllm_steps"] = request.steps
     if POLICIES[cache].looks_ahead:

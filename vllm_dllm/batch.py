@@ -49,8 +49,8 @@ class Signals:
 class StepObservation:
     """What a step's passes read: arrays of N entries, in the order of `Batch.rows`.
 
-    `margin` and `entropy` hold values where the request's readout asked for them. `logprobs` has an
-    entry for each request (by its place in the batch) that wants them.
+    `margin`, `entropy` and `confidence64` hold values where the request's readout asked for them.
+    `logprobs` has an entry for each request (by its place in the batch) that wants them.
     """
 
     tokens: np.ndarray
@@ -58,6 +58,7 @@ class StepObservation:
     margin: np.ndarray | None
     entropy: np.ndarray | None
     logprobs: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]]
+    confidence64: np.ndarray | None = None
     vocab_size: int = 0
     signals: Signals = field(default_factory=Signals)
 
@@ -70,6 +71,7 @@ class StepObservation:
             confidence=self.confidence[part],
             margin=None if self.margin is None else self.margin[part],
             entropy=None if self.entropy is None else self.entropy[part],
+            confidence64=None if self.confidence64 is None else self.confidence64[part],
             logprobs=self.logprobs.get(i),
             tracked=self.signals.tracked.get(i),
             layer_tokens=self.signals.layer_tokens.get(i),

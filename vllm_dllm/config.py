@@ -108,6 +108,10 @@ class Settings:
         """Whether positions (not tokens) are drawn, so that a generator is needed."""
         return self.scores is None and self.score in ("random", "origin") or self.alg_temp > 0
 
+    def ranks_in_double(self, traits: ModelTraits) -> bool:
+        """Whether the source of LLaDA's fixed steps with this policy ranks by a softmax in float64."""
+        return POLICIES[self.cache].double and self.rule == "steps" and self.score == "confidence" and not traits.dream
+
     def make_policy(self, traits: ModelTraits) -> CachePolicy:
         return POLICIES[self.cache](row_shift=traits.row_shift, **self.cache_options)
 

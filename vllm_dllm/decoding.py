@@ -64,6 +64,7 @@ class Decoding:
         )
         self.pages = PageLedger(self.canvas.length, page_size)
         self.rule = settings.make_rule(traits)
+        self.double = settings.ranks_in_double(traits)
         self.check(self.canvas)
         self.rule.check(self.canvas)
         self.scores = settings.scores
@@ -124,7 +125,8 @@ class Decoding:
         """The response positions that the rule unmasks in this pass, in its order."""
         canvas, settings = self.canvas, self.settings
         rng = np.random.default_rng((self.sampling.seed, canvas.passes, 1)) if settings.draws else None
-        scores = score(settings.score, canvas, seen, rng, self.scores, settings.certainty_sigma)
+        kind = "confidence64" if self.double else settings.score
+        scores = score(kind, canvas, seen, rng, self.scores, settings.certainty_sigma)
         return self.rule.select(canvas, scores, seen, rng)
 
     def readout(self) -> Readout:
@@ -134,7 +136,14 @@ class Decoding:
         if s.temperature > 0:
             seed = int(np.random.SeedSequence((s.seed, self.canvas.passes)).generate_state(1, np.uint64)[0] >> 1)
         return Readout(
-            s.temperature, s.top_k, s.top_p, seed, self.settings.needs_margin, self.settings.needs_entropy, s.logprobs
+            s.temperature,
+            s.top_k,
+            s.top_p,
+            seed,
+            self.settings.needs_margin,
+            self.settings.needs_entropy,
+            self.double,
+            s.logprobs,
         )
 
     def finish_pass(self, seen: Observation) -> None:

@@ -15,6 +15,7 @@ class Readout(NamedTuple):
     seed: int = 0  # of this pass; read only with temperature > 0
     margin: bool = False
     entropy: bool = False
+    double: bool = False  # the confidence in float64 too
     logprobs: int | None = None  # how many of the most likely tokens; -1: the whole vocabulary
 
 
@@ -32,7 +33,8 @@ class Observation:
     """What one pass read for one request, one entry for each response position read.
 
     `confidence` is the probability of the chosen token; `margin` the distance of the two largest
-    probabilities; `entropy` is in nats. The last two are there if the pass was asked for them.
+    probabilities; `entropy` is in nats; `confidence64` is the confidence of a softmax in float64. The last
+    three are there if the pass was asked for them.
     `logprobs` has, per position, the ids and log probabilities of the chosen token and then the most
     likely ones, and the chosen token's rank. `tracked` (canvas positions) and `layer_tokens` (how many
     positions each layer computed) are there after a pass with a `Drift`, `importance` (the attention
@@ -44,6 +46,7 @@ class Observation:
     confidence: np.ndarray
     margin: np.ndarray | None = None
     entropy: np.ndarray | None = None
+    confidence64: np.ndarray | None = None
     logprobs: tuple[np.ndarray, np.ndarray, np.ndarray] | None = field(default=None, repr=False)
     tracked: np.ndarray | None = None
     layer_tokens: list[int] | None = None

@@ -45,7 +45,16 @@ def test_greedy(reader):
 
 def test_what_nobody_asked_for_is_not_read():
     seen = read_one(GUMBEL, random_logits(3), Readout())
-    assert seen.margin is None and seen.entropy is None and seen.logprobs == {}
+    assert seen.margin is None and seen.entropy is None and seen.confidence64 is None and seen.logprobs == {}
+
+
+def test_confidence_in_float64_of_those_who_ask():
+    logits = random_logits(6)
+    logits[:, 3] += 25  # so sure that float32 cannot tell the rows apart
+    seen = GUMBEL.read(logits.clone(), np.asarray([0, 2, 6]), [Readout(), Readout(double=True)])
+    want = softmax(logits)[:, 3]
+    assert seen.confidence64.dtype == np.float64 and len(set(want[2:])) == 4 > len(set(seen.confidence[2:]))
+    assert seen.confidence64[2:].tolist() == want[2:].tolist()
 
 
 def test_half_precision_logits_are_read_in_float32():

@@ -44,6 +44,7 @@ class CachePolicy(ABC):
     needs_entropy: ClassVar[bool] = False  # `observe` reads `seen.entropy`
     needs_hidden: ClassVar[bool] = False  # the worker has to keep every layer's inputs
     needs_rollout: ClassVar[bool] = False  # `observe` reads `seen.importance`
+    double: ClassVar[bool] = False  # its source ranks LLaDA's fixed steps by a softmax in float64
     looks_ahead: ClassVar[bool] = False  # `positions` reads `coming`
     has_window: ClassVar[bool] = False  # candidates are the first `window_length` masked positions, not a block's
     window_length: int | None = None

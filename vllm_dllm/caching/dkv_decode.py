@@ -37,6 +37,7 @@ class DKVDecode(CachePolicy):
     """
 
     name = "dkv-decode"
+    double = True
     options: ClassVar[tuple[Option, ...]] = (REFRESH_INTERVAL, SHIFT)
 
     def __init__(self, row_shift: int, refresh_interval: int, shift: str = SHIFT.default):

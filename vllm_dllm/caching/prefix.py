@@ -12,6 +12,7 @@ class Prefix(CachePolicy):
     """
 
     name = "prefix"
+    double = True  # NVlabs/Fast-dLLM's loop
 
     def mark(self, canvas, pages):
         if canvas.block_passes == 0:

@@ -27,7 +27,7 @@ class UnmaskingRule(ABC):
     ) -> np.ndarray:
         """The response positions to unmask, out of `canvas.candidates()`.
 
-        `scores` is float32 with one entry for each response position, -inf where it is no candidate.
+        `scores` is float32 (or float64) with one entry for each response position, -inf where it is no candidate.
         `seen` is None where the policy asks before the pass: rules whose choice hangs on it refuse that.
         `rng` is this request's, there if its settings draw positions.
         """

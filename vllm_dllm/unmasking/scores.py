@@ -12,7 +12,11 @@ SCORES = ("confidence", "margin", "entropy", "random", "origin")
 
 
 def raw_scores(kind: str, seen: Observation) -> np.ndarray:
-    """float32 scores of the positions read, before any prior. `origin` draws and does not look at them."""
+    """Scores of the positions read, before any prior: float32, but for `confidence64`, with which some sources
+    rank (`CachePolicy.double`). `origin` draws and does not look at them."""
+    if kind == "confidence64":
+        assert seen.confidence64 is not None
+        return seen.confidence64
     if kind == "margin":
         assert seen.margin is not None
         return seen.margin
@@ -30,14 +34,15 @@ def score(
     fixed: np.ndarray | None = None,
     sigma: float | None = None,
 ) -> np.ndarray:
-    """float32, one for each response position; -inf where it is no candidate or was not read.
+    """One for each response position, of `raw_scores`'s type; -inf where it is no candidate or was not read.
 
     `seen` may be None for `random`, which is then known before the pass.
 
     `fixed` are the scores of `random` where the request brings its own; `sigma` in tokens is the
     certainty prior's width (d2Cache, arXiv:2509.23094), which multiplies the score.
     """
-    scores = np.full(canvas.gen_length, -np.inf, np.float32)
+    raw = None if seen is None or kind == "random" else raw_scores(kind, seen)
+    scores = np.full(canvas.gen_length, -np.inf, np.float32 if raw is None else raw.dtype)
     at = canvas.candidates()
     if kind == "random":
         if fixed is None:
@@ -46,12 +51,12 @@ def score(
         else:
             scores[at] = fixed[at]
         return scores
-    assert seen is not None
+    assert seen is not None and raw is not None
     if len(at) == len(seen.positions):  # what most policies read: the candidates
-        scores[at] = raw_scores(kind, seen)
+        scores[at] = raw
     else:
         at, _, read = np.intersect1d(at, seen.positions, assume_unique=True, return_indices=True)
-        scores[at] = raw_scores(kind, seen)[read]
+        scores[at] = raw[read]
     if sigma:
         scores[at] *= certainty_density(~canvas.masked, sigma)[at]
     return scores

@@ -27,11 +27,16 @@ class Reader:
         parts = _groups(row_starts, readouts)
         tokens = logits.new_empty(len(logits), dtype=torch.int64)
         values = logits.new_zeros(3, len(logits))  # confidence, margin, entropy
+        doubles = logits.new_zeros(len(logits), dtype=torch.float64) if any(r.double for r in readouts) else None
         logprobs: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
         for start, stop, first, readout in parts:
             for low in range(start, stop, CHUNK):
                 rows = slice(low, min(low + CHUNK, stop))
                 self._read_rows(logits[rows], low - start, readout, tokens[rows], values[:, rows])
+                if readout.double:
+                    assert doubles is not None
+                    probs = torch.softmax(logits[rows].double(), -1)
+                    doubles[rows] = probs.gather(-1, tokens[rows, None])[:, 0]
             if readout.logprobs is not None:
                 logprobs[first] = top_logprobs(logits[start:stop], tokens[start:stop], readout.logprobs)
         wants_margin = any(r.margin for r in readouts)
@@ -42,6 +47,7 @@ class Reader:
             confidence=values_host[0],
             margin=values_host[1] if wants_margin else None,
             entropy=values_host[2] if wants_entropy else None,
+            confidence64=None if doubles is None else doubles.cpu().numpy(),
             logprobs={i: tuple(t.cpu().numpy() for t in part) for i, part in logprobs.items()},
             vocab_size=logits.shape[-1],
         )
