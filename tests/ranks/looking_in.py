@@ -1,10 +1,12 @@
-"""A rank that measures something else than the others."""
+"""What the tests add to the ranks' workers."""
+
+from communication import CommunicationCounter
 
 from vllm_dllm.worker import layerwise
 
 
-class Disagreement:
-    """A method that vLLM adds to its worker (`worker_extension_cls`), called by `LLM.collective_rpc`."""
+class LookingIn(CommunicationCounter):
+    """Methods that vLLM adds to its worker (`worker_extension_cls`), called by `LLM.collective_rpc`."""
 
     def disagree(self) -> None:
         """From now on the second rank sees the attention of all tracked tokens drift."""
