@@ -17,7 +17,7 @@ MESSAGES = [{"role": "user", "content": QUESTION}]
 UNSURE = "calc 37+38-22+39"
 DRAWN = {"temperature": 2.0, "max_tokens": 48}
 # Some hundred passes, whatever the model says: long enough to look at while it runs.
-LONG = {"max_tokens": 256, "extra_body": {"ignore_eos": True, "vllm_xargs": {"dllm_steps": 256}}}
+LONG = {"max_tokens": 448, "extra_body": {"ignore_eos": True, "vllm_xargs": {"dllm_steps": 448}}}
 
 
 def text_prompt(question: str) -> str:

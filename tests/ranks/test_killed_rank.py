@@ -93,13 +93,12 @@ def serve(tmp_path) -> Iterator[Callable[..., Server]]:
             pass  # as it should be: nothing is left
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_rank_of_multiprocessing(serve, rank):
+def test_rank_of_multiprocessing(serve):
     server = serve(tensor_parallel_size=2, distributed_executor_backend="mp")
     processes = tree(server)
-    (victim,) = titled(f"Worker_TP{rank}", processes)
+    (victim,) = titled("Worker_TP1", processes)
     kill_and_see(server, victim, processes)
-    assert f"Worker proc VllmWorker-{rank} died unexpectedly" in server.log_file.read_text()
+    assert "Worker proc VllmWorker-1 died unexpectedly" in server.log_file.read_text()
 
 
 def test_rank_of_ray(serve, cluster):
