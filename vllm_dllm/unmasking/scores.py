@@ -41,17 +41,18 @@ def score(
     `fixed` are the scores of `random` where the request brings its own; `sigma` in tokens is the
     certainty prior's width (d2Cache, arXiv:2509.23094), which multiplies the score.
     """
-    raw = None if seen is None or kind == "random" else raw_scores(kind, seen)
-    scores = np.full(canvas.gen_length, -np.inf, np.float32 if raw is None else raw.dtype)
     at = canvas.candidates()
     if kind == "random":
+        scores = np.full(canvas.gen_length, -np.inf, np.float32)
         if fixed is None:
             assert rng is not None
             scores[at] = rng.random(len(at))
         else:
             scores[at] = fixed[at]
         return scores
-    assert seen is not None and raw is not None
+    assert seen is not None
+    raw = raw_scores(kind, seen)
+    scores = np.full(canvas.gen_length, -np.inf, raw.dtype)
     if len(at) == len(seen.positions):  # what most policies read: the candidates
         scores[at] = raw
     else:
