@@ -39,6 +39,6 @@ setup(
         # vLLM calls this function in each of its processes as they start, ...
         "vllm.general_plugins": ["dllm = vllm_dllm:register"],
         # ... and makes one of these in each API server.
-        "vllm.stat_logger_plugins": ["dllm = vllm_dllm.metrics:DiffusionStatLogger"],
+        "vllm.stat_logger_plugins": ["dllm = vllm_dllm.metrics:DllmStatLogger"],
     },
 )

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vllm_dllm.config import DEFAULT_RULE, ModelTraits, check_server, options, resolve
 from vllm_dllm.options import SettingError
+from vllm_dllm.settings import DEFAULT_RULE, ModelTraits, check_server, options, resolve
 
 ROOT = Path(__file__).parent.parent
 CHECKPOINTS = ("tiny-llada", "tiny-dream")

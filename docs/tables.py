@@ -14,8 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from vllm_dllm.caching.registry import OURS
-from vllm_dllm.config import CACHE, GENERAL, RULE_OPTIONS, options
 from vllm_dllm.options import Option
+from vllm_dllm.settings import CACHE, GENERAL, RULE_OPTIONS, options
 
 ROOT = Path(__file__).parent.parent
 FILES = (ROOT / "README.md", ROOT / "docs" / "settings.md")

@@ -16,9 +16,9 @@ from typing import Any
 
 from vllm.engine.arg_utils import EngineArgs
 
-from vllm_dllm.config import given, options
 from vllm_dllm.models import is_ours
 from vllm_dllm.options import Option, SettingError
+from vllm_dllm.settings import given, options
 
 CONFIG = "dllm_config"
 
@@ -51,7 +51,7 @@ def _add_cli_args(original: Callable) -> Callable:
     def add_cli_args(parser):
         parser = original(parser)
         group = parser.add_argument_group(
-            title="DiffusionConfig", description="Diffusion language models (vllm-dllm). Requests may override most."
+            title="DllmConfig", description="Diffusion language models (vllm-dllm). Requests may override most."
         )
         group.add_argument(
             "--dllm-config",

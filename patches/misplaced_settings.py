@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from vllm.exceptions import VLLMValidationError
 
-from vllm_dllm.config import given
+from vllm_dllm.settings import given
 
 
 def _to_sampling_params(original: Callable) -> Callable:

@@ -3,15 +3,15 @@
 
 def register() -> None:
     """The plugin's entry point (`vllm.general_plugins`): called in every process, perhaps more than once."""
-    from vllm_dllm.version import check_vllm
+    from vllm_dllm.vllm_version import check_vllm
 
     check_vllm()
     from vllm.model_executor.models.config import MODELS_CONFIG_MAP
 
     from vllm_dllm import models, patches
-    from vllm_dllm.engine_config import DiffusionConfig
+    from vllm_dllm.engine_config import DllmConfig
 
     models.register()
     for architecture in models.ARCHITECTURES:
-        MODELS_CONFIG_MAP[architecture] = DiffusionConfig
+        MODELS_CONFIG_MAP[architecture] = DllmConfig
     patches.apply()

@@ -9,9 +9,9 @@ import numpy as np
 from vllm_dllm.caching import PageLedger, Plan
 from vllm_dllm.caching.pages import PAGE_SIZE
 from vllm_dllm.canvas import Canvas
-from vllm_dllm.config import ModelTraits, Settings
 from vllm_dllm.observation import Observation, Readout
 from vllm_dllm.options import SettingError
+from vllm_dllm.settings import ModelTraits, Settings
 from vllm_dllm.unmasking.scores import score
 
 

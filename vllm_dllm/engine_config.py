@@ -10,9 +10,9 @@ from vllm.platforms import current_platform
 from vllm.utils.cpu_resource_utils import get_visible_memory_node
 
 from vllm_dllm.caching.pages import PAGE_SIZE
-from vllm_dllm.config import GEN_LENGTH, ModelTraits, check_server
 from vllm_dllm.models.checks import check as check_checkpoint
 from vllm_dllm.options import SettingError
+from vllm_dllm.settings import GEN_LENGTH, ModelTraits, check_server
 
 logger = init_logger(f"vllm.{__name__}")  # below vLLM's logger, whose handler prints it
 
@@ -22,7 +22,7 @@ def model_traits(config: VllmConfig) -> ModelTraits:
     return ModelTraits(mask_id=hf.mask_token_id, row_shift=hf.row_shift, dream=hf.model_type == "Dream")
 
 
-class DiffusionConfig(VerifyAndUpdateConfig):
+class DllmConfig(VerifyAndUpdateConfig):
     """Sets scheduler, worker and limits for a diffusion model, and refuses what cannot work with one."""
 
     @staticmethod
@@ -63,8 +63,8 @@ def refuse_features(config: VllmConfig) -> None:
 def set_engine(config: VllmConfig) -> None:
     """Our scheduler and worker, and the limits that follow from bidirectional attention."""
     model, cache, scheduler = config.model_config, config.cache_config, config.scheduler_config
-    scheduler.scheduler_cls = "vllm_dllm.scheduler.DiffusionScheduler"
-    config.parallel_config.worker_cls = "vllm_dllm.worker.worker.DiffusionWorker"
+    scheduler.scheduler_cls = "vllm_dllm.scheduler.DllmScheduler"
+    config.parallel_config.worker_cls = "vllm_dllm.worker.worker.DllmWorker"
     scheduler.async_scheduling = False  # a pass depends on what the last one unmasked
     cache.enable_prefix_caching = False  # a prefix has no keys of its own: they depend on what follows
     scheduler.enable_chunked_prefill = False  # nor can part of a full pass wait

@@ -1,7 +1,7 @@
 """What the log and `/metrics` show of diffusion decoding.
 
     engine core                         vLLM's message of each step           API server
-    DiffusionScheduler -> StepCounts -> SchedulerStats.waiting_lora_adapters -> DiffusionStatLogger
+    DllmScheduler -> StepCounts -> SchedulerStats.waiting_lora_adapters -> DllmStatLogger
 
 `SchedulerStats` is what crosses between the two processes. It is decoded as vLLM's own class, so a field
 added by a subclass would be lost; of the dictionaries it has, this is the one that nothing reads without
@@ -90,7 +90,7 @@ def metrics() -> dict[str, Any]:
     return found
 
 
-class DiffusionStatLogger(StatLoggerBase):
+class DllmStatLogger(StatLoggerBase):
     """The API server's side, an entry point of `vllm.stat_logger_plugins`; idle for other models.
 
     vLLM makes one in each API server process. With several of them each gets a part of the counts:

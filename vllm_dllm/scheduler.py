@@ -13,15 +13,15 @@ from vllm.v1.request import Request, RequestStatus
 
 from vllm_dllm.batch import make_batch
 from vllm_dllm.caching import Plan
-from vllm_dllm.config import check_server, given, resolve
 from vllm_dllm.decoding import Decoding, Sampling
 from vllm_dllm.engine_config import model_traits
 from vllm_dllm.metrics import StepCounts
-from vllm_dllm.scheduler_output import DiffusionModelRunnerOutput, DiffusionSchedulerOutput
+from vllm_dllm.settings import check_server, given, resolve
 from vllm_dllm.trace import Trace
+from vllm_dllm.vllm_messages import DllmModelRunnerOutput, DllmSchedulerOutput
 
 
-class DiffusionScheduler(Scheduler):
+class DllmScheduler(Scheduler):
     """vLLM's scheduler with the schedule of diffusion decoding.
 
     A request takes the KV slots of its whole canvas when it is admitted and keeps them until it ends, so
@@ -40,7 +40,7 @@ class DiffusionScheduler(Scheduler):
 
     # ---- one step out ----
 
-    def schedule(self, throttle_prefills: bool = False) -> DiffusionSchedulerOutput:
+    def schedule(self, throttle_prefills: bool = False) -> DllmSchedulerOutput:
         self.current_step += 1
         due, waiting = self._pack()
         if self.pause_state == PauseState.UNPAUSED and not waiting:
@@ -51,7 +51,7 @@ class DiffusionScheduler(Scheduler):
         for request in due:
             request.num_in_flight_tokens += scheduled[request.request_id]
         decodings = [self.decodings[r.request_id] for r in due]
-        output = DiffusionSchedulerOutput(
+        output = DllmSchedulerOutput(
             scheduled_new_reqs=[],  # a batch says all there is to know: the worker keeps no request
             scheduled_cached_reqs=CachedRequestData.make_empty(),
             num_scheduled_tokens=scheduled,
@@ -132,13 +132,13 @@ class DiffusionScheduler(Scheduler):
 
     def update_from_output(self, scheduler_output, model_runner_output):
         """Unmask, then hand the tokens that became final to vLLM's own stop, output and streaming code."""
-        assert isinstance(scheduler_output, DiffusionSchedulerOutput)
+        assert isinstance(scheduler_output, DllmSchedulerOutput)
         if scheduler_output.batch is not None:
-            assert isinstance(model_runner_output, DiffusionModelRunnerOutput)
+            assert isinstance(model_runner_output, DllmModelRunnerOutput)
             self._observe(scheduler_output, model_runner_output)
         return super().update_from_output(scheduler_output, model_runner_output)
 
-    def _observe(self, step: DiffusionSchedulerOutput, output: DiffusionModelRunnerOutput) -> None:
+    def _observe(self, step: DllmSchedulerOutput, output: DllmModelRunnerOutput) -> None:
         batch, seen = step.batch, output.observation
         assert batch is not None and seen is not None
         logprobs = []

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from vllm.config import VllmConfig
 from vllm.sampling_params import BeamSearchParams, SamplingParams
 
-from vllm_dllm.config import GEN_LENGTH, check_server, given, resolve
 from vllm_dllm.decoding import Decoding, Sampling
 from vllm_dllm.engine_config import model_traits
 from vllm_dllm.options import SettingError
+from vllm_dllm.settings import GEN_LENGTH, check_server, given, resolve
 
 ONCE = "a diffusion model unmasks positions in any order, not from left to right"
 UNBUILT = "it is not built for diffusion decoding"

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from common import CHECKPOINTS, EOS, MASK
 from train import load, rope
 
-from vllm_dllm.config import ModelTraits, resolve
 from vllm_dllm.decoding import Decoding, Sampling
+from vllm_dllm.settings import ModelTraits, resolve
 from vllm_dllm.worker.readout import Reader
 
 torch.set_num_threads(1)  # a pass is too small to share: threads would only wait for each other

@@ -8,9 +8,9 @@ from dense import TRAITS, decode
 from vllm_dllm.caching import PageLedger
 from vllm_dllm.caching.registry import POLICIES
 from vllm_dllm.canvas import Canvas
-from vllm_dllm.config import check_server, resolve
 from vllm_dllm.observation import Observation
 from vllm_dllm.options import SettingError
+from vllm_dllm.settings import check_server, resolve
 
 # those that the dense model can serve: a pass of theirs reads nothing but tokens
 HERE = ("none", "prefix", "dual", "dkv-decode", "dkv-greedy", "dkv-prefill", "dkv-pd", "entropy")

@@ -31,14 +31,14 @@ def test_the_examples_entry_point_is_the_one_tested_here():
     assert '"vllm_dllm.cache_policies": ["sliding = sliding_policy:Sliding"]' in (EXAMPLE / "setup.py").read_text()
 
 
-@pytest.mark.parametrize("first", ["import vllm_dllm.config", "import sliding_policy"])  # whoever is imported first
+@pytest.mark.parametrize("first", ["import vllm_dllm.settings", "import sliding_policy"])  # whoever is imported first
 def test_a_request_chooses_it(tmp_path, first):
     install(tmp_path, "sliding = sliding_policy:Sliding")
     code = f"""
 {first}
 from common import MASK
 from dense import decode
-from vllm_dllm.config import options, resolve
+from vllm_dllm.settings import options, resolve
 from vllm_dllm.options import SettingError
 
 assert options()["dllm_lookback"].default == 16
@@ -82,5 +82,5 @@ class Sliding(CachePolicy):
 )
 def test_a_policy_that_cannot_be_registered_is_refused_at_start(tmp_path, point, module, words):
     install(tmp_path, f"{point} = sliding_policy:Sliding", module)
-    result = python(tmp_path, "from vllm_dllm.config import options; options()")
+    result = python(tmp_path, "from vllm_dllm.settings import options; options()")
     assert result.returncode and words in result.stderr, result.stderr

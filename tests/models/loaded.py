@@ -46,12 +46,12 @@ class Loaded:
 
     def __init__(self, path: Path | str, **arguments):
         # importing the worker prepares PyTorch for a machine without an accelerator
-        from vllm_dllm.worker.worker import DiffusionModelRunner
+        from vllm_dllm.worker.worker import DllmModelRunner
 
         self.config = engine_config(path, **arguments)
         current_platform.import_kernels()
         with set_current_vllm_config(self.config):
-            self.runner = DiffusionModelRunner(self.config, torch.device("cpu"))
+            self.runner = DllmModelRunner(self.config, torch.device("cpu"))
             self.runner.load_model()
             specs = self.runner.get_kv_cache_spec()
             layouts = get_supported_kv_cache_layouts(get_current_attn_backends(self.config))

@@ -12,8 +12,8 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.cli_args import make_arg_parser
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-from vllm_dllm.config import GEN_LENGTH, options
 from vllm_dllm.options import SettingError
+from vllm_dllm.settings import GEN_LENGTH, options
 
 MODEL = str(CHECKPOINTS / "tiny-llada")
 
@@ -52,7 +52,7 @@ def test_help_lists_every_flag():
     command = os.path.join(os.path.dirname(sys.executable), "vllm")
     done = subprocess.run([command, "serve", "--help=all"], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0
-    assert "DiffusionConfig" in done.stdout
+    assert "DllmConfig" in done.stdout
     for option in options().values():
         assert option.flag + " " in done.stdout
     assert "--dllm-config " in done.stdout
@@ -60,7 +60,7 @@ def test_help_lists_every_flag():
 
 def test_help_of_the_group(capsys):
     with pytest.raises(SystemExit) as end:
-        make_arg_parser(FlexibleArgumentParser()).parse_args(["--help=DiffusionConfig"])
+        make_arg_parser(FlexibleArgumentParser()).parse_args(["--help=DllmConfig"])
     assert end.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
     for option in options().values():
@@ -130,7 +130,7 @@ def test_flags_reach_the_engine(parser):
     flags = ["--dllm-gen-length", "40", "--dllm-steps", "8", "--dllm-block-length", "8"]
     config = engine_args(parser, MODEL, *flags).create_engine_config()
     assert config.additional_config == {"dllm_gen_length": 40, "dllm_steps": 8, "dllm_block_length": 8}
-    assert config.scheduler_config.scheduler_cls == "vllm_dllm.scheduler.DiffusionScheduler"
+    assert config.scheduler_config.scheduler_cls == "vllm_dllm.scheduler.DllmScheduler"
     assert config.model_config.get_diff_sampling_param()["max_tokens"] == 40
 
 

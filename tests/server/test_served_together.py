@@ -8,8 +8,8 @@ import tasks
 from served import DRAWN, GEN_LENGTH, UNSURE, text_prompt
 
 from vllm_dllm.caching.registry import POLICIES
-from vllm_dllm.config import ModelTraits, resolve
 from vllm_dllm.options import SettingError
+from vllm_dllm.settings import ModelTraits, resolve
 from vllm_dllm.unmasking import RULES
 
 LLADA = ModelTraits(mask_id=1, row_shift=0, dream=False)

@@ -5,10 +5,10 @@ import pytest
 from decoding_helpers import MASK
 
 from vllm_dllm.batch import StepObservation, make_batch
-from vllm_dllm.config import ModelTraits, resolve
 from vllm_dllm.decoding import Decoding, Sampling
 from vllm_dllm.observation import Observation
 from vllm_dllm.options import SettingError
+from vllm_dllm.settings import ModelTraits, resolve
 
 LLADA = ModelTraits(mask_id=MASK, row_shift=0, dream=False)
 DREAM = ModelTraits(mask_id=MASK, row_shift=-1, dream=True)

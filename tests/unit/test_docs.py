@@ -12,8 +12,8 @@ from common import ROOT
 from vllm_dllm.caching import CachePolicy, PageLedger
 from vllm_dllm.caching.registry import POLICIES
 from vllm_dllm.canvas import Canvas
-from vllm_dllm.config import RULE_OPTIONS, ModelTraits, check_server, options, resolve
 from vllm_dllm.options import Option, SettingError
+from vllm_dllm.settings import RULE_OPTIONS, ModelTraits, check_server, options, resolve
 from vllm_dllm.unmasking.base import UnmaskingRule, top
 from vllm_dllm.unmasking.scores import SCORES
 

@@ -17,10 +17,10 @@ from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
 
 import vllm_dllm
 from vllm_dllm.caching.pages import REASONS
-from vllm_dllm.config import ModelTraits, resolve
 from vllm_dllm.decoding import Decoding, Sampling
-from vllm_dllm.metrics import DiffusionStatLogger, StepCounts
+from vllm_dllm.metrics import DllmStatLogger, StepCounts
 from vllm_dllm.observation import Observation
+from vllm_dllm.settings import ModelTraits, resolve
 
 PROMPT, GEN, PAGE = 4, 8, 4  # canvases of 12 tokens in 3 pages
 LLADA = ModelTraits(mask_id=MASK, row_shift=0, dream=False)
@@ -161,10 +161,10 @@ def log_lines(stat_logger) -> list[str]:
 
 
 def test_prometheus(llada):
-    first = DiffusionStatLogger(llada, 0)
+    first = DllmStatLogger(llada, 0)
     before = samples()
     first.record(crossed(COUNTS), None)
-    again = DiffusionStatLogger(llada, 0)  # of another engine in the same process
+    again = DllmStatLogger(llada, 0)  # of another engine in the same process
     again.record(crossed(COUNTS), None)
     again.record(None, None)
     again.record(crossed({}), None)
@@ -192,7 +192,7 @@ def test_prometheus(llada):
 
 
 def test_the_line_in_the_log(llada):
-    stat_logger = DiffusionStatLogger(llada, 0)
+    stat_logger = DllmStatLogger(llada, 0)
     assert log_lines(stat_logger) == []
     stat_logger.record(crossed(COUNTS), None)
     stat_logger.record(crossed({"passes": 1, "computed_tokens": 9, "cacheless_tokens": 25}), None)
@@ -204,7 +204,7 @@ def test_the_line_in_the_log(llada):
 def test_no_line_of_several_api_servers(llada):
     """Each sees a part of the steps."""
     several = config(_api_process_count=2)
-    stat_logger = DiffusionStatLogger(several, 0)
+    stat_logger = DllmStatLogger(several, 0)
     stat_logger.record(crossed(COUNTS), None)
     assert log_lines(stat_logger) == []
 
@@ -226,11 +226,11 @@ def test_idle_for_other_models(tmp_path):
     options = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 32}
     (tmp_path / "config.json").write_text(json.dumps(small | options))
     plain = EngineArgs(model=str(tmp_path), dtype="float32", skip_tokenizer_init=True, served_model_name="plain")
-    stat_logger = DiffusionStatLogger(plain.create_engine_config(), 0)
+    stat_logger = DllmStatLogger(plain.create_engine_config(), 0)
     stat_logger.record(SchedulerStats(waiting_lora_adapters={"adapter": 3}), None)
     assert log_lines(stat_logger) == []
     assert REGISTRY.get_sample_value("vllm_dllm:passes_total", {"model_name": "plain", "engine": "0"}) is None
 
 
 def test_vllm_finds_it():
-    assert DiffusionStatLogger in vllm_loggers.load_stat_logger_plugin_factories()
+    assert DllmStatLogger in vllm_loggers.load_stat_logger_plugin_factories()

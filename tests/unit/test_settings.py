@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from vllm_dllm.caching.registry import POLICIES
-from vllm_dllm.config import ModelTraits, check_server, given, options, resolve
 from vllm_dllm.options import SettingError
+from vllm_dllm.settings import ModelTraits, check_server, given, options, resolve
 from vllm_dllm.unmasking import RULES, DreamSteps
 
 LLADA = ModelTraits(mask_id=1, row_shift=0, dream=False)

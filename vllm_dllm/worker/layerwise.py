@@ -19,9 +19,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from vllm_dllm.attention.keys import check_keys, key_scale, paged_keys
-from vllm_dllm.attention.rows import Rows
-from vllm_dllm.attention.statistics import as_on_first_rank, column_mass, implementation, rollout_importance, similarity
+from vllm_dllm.attention_maps.keys import check_keys, key_scale, paged_keys
+from vllm_dllm.attention_maps.rows import Rows
+from vllm_dllm.attention_maps.statistics import (
+    as_on_first_rank,
+    column_mass,
+    implementation,
+    rollout_importance,
+    similarity,
+)
 from vllm_dllm.batch import Batch, Signals
 
 Positions = dict[int, np.ndarray]  # of some requests, by their places in the batch: canvas positions, ascending

@@ -22,14 +22,14 @@ from vllm.v1.worker.gpu.attn_utils import (
 from vllm.v1.worker.utils import clear_layer_kv_caches
 
 from vllm_dllm.batch import Batch
-from vllm_dllm.config import given, has_hidden_cache
 from vllm_dllm.observation import Readout
-from vllm_dllm.scheduler_output import DiffusionModelRunnerOutput, DiffusionSchedulerOutput
+from vllm_dllm.settings import given, has_hidden_cache
+from vllm_dllm.vllm_messages import DllmModelRunnerOutput, DllmSchedulerOutput
 from vllm_dllm.worker.layerwise import LayerwiseForward
 from vllm_dllm.worker.readout import Reader
 
 
-class DiffusionModelRunner:
+class DllmModelRunner:
     """Holds the weights and the KV cache, and computes what a `Batch` says.
 
     It keeps nothing about a request from one pass to the next but the keys and values in its pages.
@@ -131,7 +131,7 @@ class DiffusionModelRunner:
     def execute_model(self, scheduler_output: SchedulerOutput, intermediate_tensors: None = None) -> ModelRunnerOutput:
         if not scheduler_output.total_num_scheduled_tokens:
             return EMPTY_MODEL_RUNNER_OUTPUT
-        assert isinstance(scheduler_output, DiffusionSchedulerOutput)
+        assert isinstance(scheduler_output, DllmSchedulerOutput)
         return self.run(scheduler_output.batch, list(scheduler_output.num_scheduled_tokens))
 
     def update_max_model_len(self, max_model_len: int) -> None:
@@ -164,7 +164,7 @@ class DiffusionModelRunner:
             with self._forward_context(batch):
                 hidden = self.model(self._to_device(batch.token_ids), positions)
         logits = self.model.compute_logits(hidden[self._to_device(rows)])
-        output = DiffusionModelRunnerOutput(req_ids=req_ids, req_id_to_index={r: i for i, r in enumerate(req_ids)})
+        output = DllmModelRunnerOutput(req_ids=req_ids, req_id_to_index={r: i for i, r in enumerate(req_ids)})
         if logits is not None:  # tensor parallelism: the first rank has them
             output.observation = self.reader.read(logits, batch.row_starts, batch.readouts)
             if signals is not None:

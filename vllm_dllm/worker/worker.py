@@ -8,7 +8,7 @@ from vllm.utils.torch_utils import set_random_seed
 from vllm.v1.worker.worker_base import CompilationTimes
 
 from vllm_dllm.patches import shared_memory
-from vllm_dllm.worker.model_runner import DiffusionModelRunner
+from vllm_dllm.worker.model_runner import DllmModelRunner
 
 if TYPE_CHECKING or not current_platform.is_cpu():
     from vllm.v1.worker.gpu_worker import Worker as PlatformWorker
@@ -16,7 +16,7 @@ else:
     from vllm.v1.worker.cpu_worker import CPUWorker as PlatformWorker
 
 
-class DiffusionWorker(PlatformWorker):
+class DllmWorker(PlatformWorker):
     """Owns weights and caches; told by the scheduler what to compute."""
 
     def init_device(self) -> None:
@@ -26,11 +26,11 @@ class DiffusionWorker(PlatformWorker):
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
         super().init_device()
         # the CPU worker builds its runner inside init_device, without a hook to say which
-        if not isinstance(self.model_runner, DiffusionModelRunner):
+        if not isinstance(self.model_runner, DllmModelRunner):
             self.model_runner = self._make_model_runner()
 
-    def _make_model_runner(self) -> DiffusionModelRunner:
-        return DiffusionModelRunner(self.vllm_config, self.device)
+    def _make_model_runner(self) -> DllmModelRunner:
+        return DllmModelRunner(self.vllm_config, self.device)
 
     def determine_available_memory(self) -> int:
         """What is left for KV pages beside the hidden-state cache, if there is one."""

@@ -5,9 +5,9 @@ import pytest
 import torch
 from paged import LAYOUTS, Case
 
-from vllm_dllm.attention import reference, statistics
-from vllm_dllm.attention.rows import Rows
-from vllm_dllm.attention.statistics import rollout_importance, similarity
+from vllm_dllm.attention_maps import reference, statistics
+from vllm_dllm.attention_maps.rows import Rows
+from vllm_dllm.attention_maps.statistics import rollout_importance, similarity
 
 
 def dense_weights(case: Case) -> list[torch.Tensor]:

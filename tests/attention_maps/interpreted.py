@@ -4,7 +4,7 @@ import pytest
 import torch
 from paged import LAYOUTS, Case
 
-from vllm_dllm.attention import kernels, reference
+from vllm_dllm.attention_maps import kernels, reference
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 ATOL = {torch.float32: 2e-6, torch.bfloat16: 2e-5, torch.float16: 2e-5}

@@ -9,10 +9,10 @@ from vllm_dllm.batch import Batch, StepObservation
 
 
 @dataclass
-class DiffusionSchedulerOutput(SchedulerOutput):
+class DllmSchedulerOutput(SchedulerOutput):
     batch: Batch | None = None  # None if no pass is due
 
 
 @dataclass
-class DiffusionModelRunnerOutput(ModelRunnerOutput):
+class DllmModelRunnerOutput(ModelRunnerOutput):
     observation: StepObservation | None = None  # of the step's batch

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import torch
 
-from vllm_dllm.attention.rows import Rows
+from vllm_dllm.attention_maps.rows import Rows
 
 CHUNK = 1 << 24  # attention weights that are there at one time, in numbers
 

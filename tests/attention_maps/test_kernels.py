@@ -12,7 +12,7 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from vllm_dllm.attention import kernels
+from vllm_dllm.attention_maps import kernels
 
 POINTERS = {
     "result": "*fp32",

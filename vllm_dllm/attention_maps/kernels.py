@@ -9,7 +9,7 @@ import torch
 import triton
 import triton.language as tl
 
-from vllm_dllm.attention.rows import Rows
+from vllm_dllm.attention_maps.rows import Rows
 
 DOT = {
     torch.float32: tl.float32,

@@ -7,7 +7,7 @@ import torch
 from vllm.v1.attention.backend import AttentionType
 from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend, CPUAttentionBackendImpl
 
-from vllm_dllm.attention.keys import check_keys, key_scale, paged_keys
+from vllm_dllm.attention_maps.keys import check_keys, key_scale, paged_keys
 
 PAGES, HEADS = 3, 2
 

@@ -10,15 +10,15 @@ import torch
 from vllm.distributed import get_tensor_model_parallel_world_size, get_tp_group, tensor_model_parallel_all_reduce
 from vllm.triton_utils import HAS_TRITON
 
-from vllm_dllm.attention import reference
-from vllm_dllm.attention.rows import Rows
+from vllm_dllm.attention_maps import reference
+from vllm_dllm.attention_maps.rows import Rows
 
 
 def implementation(device: torch.device) -> ModuleType:
     """kernels.py where Triton can run it, else reference.py."""
     if device.type == "cpu" or not HAS_TRITON:
         return reference
-    from vllm_dllm.attention import kernels
+    from vllm_dllm.attention_maps import kernels
 
     return kernels
 

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from vllm_dllm.attention.rows import Rows
+from vllm_dllm.attention_maps.rows import Rows
 
 LAYOUTS = ("NHD", "HND", "CPU")  # the first two are FlashAttention's, Triton's and FlashInfer's
 
