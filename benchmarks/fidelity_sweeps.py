@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vllm_dllm.caching.registry import POLICIES
 from vllm_dllm.options import SettingError
-from vllm_dllm.settings import DEFAULT_RULE, ModelTraits, check_server, options, resolve
+from vllm_dllm.settings import DEFAULT_RULE, WINDOW_LENGTH, ModelTraits, options, resolve
 
 ROOT = Path(__file__).parent.parent
 CHECKPOINTS = ("tiny-llada", "tiny-dream")
@@ -33,7 +34,8 @@ class Sweep:
         if self.knob is None:
             return None
         rule, value = DEFAULT_RULE
-        return value if self.knob == f"dllm_{rule}" else options()[self.knob].default
+        known = {f"dllm_{rule}": value, WINDOW_LENGTH.key: POLICIES[self.cache].window_length}
+        return known.get(self.knob, options()[self.knob].default)
 
     @property
     def values(self) -> list[Any]:
@@ -99,20 +101,22 @@ SWEEPS = tuple(_sweeps())
 def traits(checkpoint: str) -> ModelTraits:
     config = json.loads((ROOT / "checkpoints" / checkpoint / "config.json").read_text())
     dream = config["model_type"] == "Dream"
-    return ModelTraits(config["mask_token_id"], row_shift=-1 if dream else 0, dream=dream)
+    return ModelTraits(config["mask_token_id"], -1 if dream else 0, "dream" if dream else "llada")
 
 
 def explicit(settings: dict[str, Any], checkpoint: str) -> dict[str, Any] | None:
     """`settings` with every default that is read written out; None if the checkpoint cannot have them."""
     model = traits(checkpoint)
     try:
-        full = resolve(check_server({"dllm_hidden_cache": True}, model), settings, model)
+        full = resolve({"dllm_hidden_cache": True}, settings, model)
     except SettingError:
         return None
-    found = {"dllm_cache": full.cache, f"dllm_{full.rule}": full.rule_value, "dllm_score": full.score}
-    if full.cache != "elastic":  # it has a window, which is among its options
+    found = {"dllm_cache": full.cache, full.rule.option.key: full.rule_value, "dllm_score": full.score}
+    if full.window_length is None:
         found["dllm_block_length"] = full.block_length
-    return found | {f"dllm_{name}": value for name, value in full.cache_options.items()}
+    else:
+        found["dllm_window_length"] = full.window_length
+    return found | {f"dllm_{name}": value for name, value in full.policy_options.items()}
 
 
 def sweeps(checkpoint: str) -> list[Sweep]:

@@ -16,31 +16,21 @@ from pathlib import Path
 from vllm_dllm.caching.registry import OURS
 from vllm_dllm.options import Option
 from vllm_dllm.settings import CACHE, GENERAL, RULE_OPTIONS, options
+from vllm_dllm.unmasking.registry import ALL_RULES
 
 ROOT = Path(__file__).parent.parent
 FILES = (ROOT / "README.md", ROOT / "docs" / "settings.md")
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
-# who reads a general setting; a policy's own settings are read by the policies that list them
-ALWAYS = "every request"
-SERVER = "the server"
-SHIFTED_ONLY = ", with a Dream model"
-READ_BY = {
-    "dllm_block_length": "every policy but `elastic`, which has a window",
-    "dllm_max_delay": "every policy but `none`",
-    "dllm_scores": "`dllm_score=random`",
-    "dllm_certainty_sigma": "`dllm_score` of `confidence`, `margin` or `entropy`",
-    "dllm_alg_temp": "`dllm_steps` of a Dream model, unless `dllm_score=origin`",
-}
-
 
 def read_by(option: Option) -> str:
+    """Who reads a setting: as it says itself, and the policies that list it."""
     if option.server_only:
-        return SERVER
-    if option in GENERAL:
-        return "the rule it chooses" if option in RULE_OPTIONS else READ_BY.get(option.key, ALWAYS)
+        return "the server"
+    if option in RULE_OPTIONS:
+        return "the rule it chooses"
     readers = ", ".join(f"`{policy.name}`" for policy in OURS if option in policy.options)
-    return readers + (SHIFTED_ONLY if option.row_shift_only else "")
+    return ", ".join(filter(None, (readers, option.read_by))) or "every request"
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -52,7 +42,8 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 def settings() -> str:
     """Every setting: the general ones, then the policies' own. Without other packages' policies."""
     found = options() | {CACHE.key: replace(CACHE, choices=tuple(policy.name for policy in OURS))}
-    ours = {option.key for policy in OURS for option in policy.options} | {option.key for option in GENERAL}
+    own = [option for kind in (*OURS, *ALL_RULES) for option in kind.options]
+    ours = {option.key for option in (*GENERAL, *own)}
     return table(
         ("setting", "default", "allowed", "read by", "what it does"),
         (

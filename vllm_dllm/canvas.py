@@ -1,105 +1,123 @@
 """A request's canvas: its token ids, which of them are still masked, and when each was unmasked.
 
-      prompt                 response (gen_length positions, cut into blocks of block_length)
-    | t t t t t t t t t t | t t t t t t | t m t t m m | m m m m m m | m m m |
+      prompt                 response (gen_length positions)                  suffix
+    | t t t t t t t t t t | t t t t G t | t m G m m m | m m m m m G | m m m | G G G |
                             done          active block                last, shorter block
-    0                     prompt_len                                         length
+    0                     prompt_len                                 response_end  length
 
-Positions count from the canvas's start; a "response position" counts from the response's start.
+    t  token        G  given: fixed from the start, as the prompt is        m  masked
+
+Positions count from the canvas's start, everywhere; only tokens that leave for the user are numbered within the
+response. What lies at `end` and behind it does not exist yet: it is neither computed nor attended to.
 """
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
+
+from vllm_dllm.frontier import Frontier
 
 NEVER = -1
 
 
 class Canvas:
-    """Token ids (int32, `length` of them) and the state of the response.
+    """Token ids (int32, `length` of them) and the state of each position.
 
     Knows nothing of caches or of vLLM. A prompt token is never masked, whatever its id.
     """
 
     def __init__(
         self,
-        prompt_ids: list[int],
+        prompt_ids: Sequence[int],
         gen_length: int,
-        block_length: int,
         mask_id: int,
-        window_length: int | None = None,
-        eos_id: int | None = None,
+        frontier: Frontier,
+        given: Mapping[int, int] | None = None,
+        suffix_ids: Sequence[int] = (),
+        end: int | None = None,
+        drop_behind: frozenset[int] = frozenset(),
     ):
-        """`window_length`: candidates are the first masked positions, this many, instead of the active
-        block's; then masked positions after the first unmasked `eos_id` are dropped."""
-        if window_length is not None:
-            block_length = gen_length
-        self.window_length = window_length
-        self.eos_id = eos_id
-        self.end = gen_length  # response positions from here on are dropped
+        """`given`: tokens that are fixed from the start, by position in the response part of the canvas.
+        `suffix_ids`: text behind the response. `end`: how far the canvas exists; None: all of it.
+        `drop_behind`: once one of these tokens is unmasked, masked positions behind it are dropped."""
         self.prompt_len = len(prompt_ids)
         self.gen_length = gen_length
-        self.block_length = min(block_length, gen_length)
-        self.length = self.prompt_len + gen_length
-        self.tokens = np.full(self.length, mask_id, dtype=np.int32)
+        self.response_end = self.prompt_len + gen_length
+        self.length = self.response_end + len(suffix_ids)
+        self.tokens = np.full(self.length, mask_id, np.int32)
         self.tokens[: self.prompt_len] = prompt_ids
-        self.masked = np.ones(gen_length, dtype=bool)
-        # the pass in which a response position was unmasked
-        self.unmasked_in = np.full(gen_length, NEVER, dtype=np.int32)
-        self.passes = 0  # passes observed so far
-        self.block = 0
-        self._block_began = 0  # the pass that was the active block's first
-        self._prefix = 0
+        self.tokens[self.response_end :] = suffix_ids
+        self.given = np.ones(self.length, bool)
+        self.given[self.prompt_len : self.response_end] = False
+        for position, token in (given or {}).items():
+            self.tokens[position] = token
+            self.given[position] = True
+        self.masked = ~self.given
+        self.end = self.length if end is None else end
+        self.drop_behind = drop_behind
+        self.dropped_from = self.length  # masked positions from here on stay masked
+        # the pass in which a position was unmasked
+        self.unmasked_in = np.full(self.length, NEVER, np.int32)
+        self.just_unmasked = np.empty(0, np.int64)  # the positions that the last pass unmasked, ascending
+        self.passes = 0  # finished so far
+        self.frontier = frontier
+        self._candidates: np.ndarray | None = None
+        self._final = self.prompt_len
+        frontier.start(self)
 
     @property
     def response(self) -> np.ndarray:
         """The response's token ids, masks included. A view."""
-        return self.tokens[self.prompt_len :]
+        return self.tokens[self.prompt_len : self.response_end]
 
     @property
-    def num_blocks(self) -> int:
-        return -(-self.gen_length // self.block_length)
-
-    @property
-    def block_range(self) -> tuple[int, int]:
-        """Response positions [start, stop) of the active block."""
-        start = self.block * self.block_length
-        return start, min(start + self.block_length, self.gen_length)
+    def block(self) -> tuple[int, int]:
+        """[start, stop) of the active block: with a window, the response."""
+        return self.frontier.begin, self.frontier.stop
 
     @property
     def block_passes(self) -> int:
-        """Passes observed since the active block became active."""
-        return self.passes - self._block_began
+        """Passes finished since the active block became active."""
+        return self.passes - self.frontier.began
 
-    def just_unmasked(self) -> np.ndarray:
-        """Which response positions the last pass unmasked: a boolean for each."""
-        return ~self.masked & (self.unmasked_in == self.passes - 1)
-
+    @property
     def candidates(self) -> np.ndarray:
-        """The response positions that may be unmasked now: those masked in the active block (or the window), ascending."""
-        if self.window_length is not None:
-            return np.flatnonzero(self.masked[: self.end])[: self.window_length]
-        start, stop = self.block_range
-        return start + np.flatnonzero(self.masked[start:stop])
+        """The positions that may be unmasked now, ascending. Not to be written to."""
+        if self._candidates is None:
+            self._candidates = self.frontier.candidates(self)
+        return self._candidates
+
+    def open(self) -> np.ndarray:
+        """The masked positions that exist and are to be unmasked some time, ascending."""
+        return np.flatnonzero(self.masked[: min(self.end, self.dropped_from)])
 
     @property
     def done(self) -> bool:
-        return self.block >= self.num_blocks
+        return not self.masked[: self.dropped_from].any()
 
     @property
-    def prefix(self) -> int:
-        """How many response positions are final, counted from the response's start up to the first mask."""
-        while self._prefix < self.gen_length and not self.masked[self._prefix]:
-            self._prefix += 1
-        return self._prefix
+    def final(self) -> int:
+        """How many response tokens are final, counted from the response's start up to the first mask."""
+        while self._final < self.response_end and not self.masked[self._final]:
+            self._final += 1
+        return self._final - self.prompt_len
 
     def unmask(self, positions: np.ndarray, tokens: np.ndarray) -> None:
-        """Fix `tokens` at response `positions` and close the pass. Either may be empty."""
-        self.response[positions] = tokens
+        """Fix `tokens` at `positions` (ascending) and close the pass. Either may be empty."""
+        self.tokens[positions] = tokens
         self.masked[positions] = False
         self.unmasked_in[positions] = self.passes
+        self.just_unmasked = positions
         self.passes += 1
-        if self.window_length is not None and self.eos_id is not None:
-            ends = positions[tokens == self.eos_id]
-            self.end = min(self.end, int(ends.min()) + 1 if len(ends) else self.end)
-        while not self.done and not self.masked[slice(*self.block_range)].any():
-            self.block += 1
-            self._block_began = self.passes
+        if self.drop_behind:
+            ends = positions[np.isin(tokens, list(self.drop_behind))]
+            if len(ends):
+                self.dropped_from = min(self.dropped_from, int(ends[0]) + 1)
+        self._candidates = None
+        self.frontier.advance(self)
+
+    def grow(self, end: int) -> None:
+        """Have the canvas exist up to `end`."""
+        assert self.end <= end <= self.length, f"a canvas of {self.length} cannot grow from {self.end} to {end}"
+        self.end = end
+        self._candidates = None

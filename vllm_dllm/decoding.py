@@ -1,18 +1,19 @@
-"""One request's decoding: canvas, policy and rule, from plan to observation to canvas."""
+"""One request's decoding: canvas, policy and rule, from pass to observation to canvas."""
 
 import secrets
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from vllm_dllm.caching import PageLedger, Plan
-from vllm_dllm.caching.pages import PAGE_SIZE
+from vllm_dllm.caching.pages import PAGE_SIZE, RESET, PageLedger
 from vllm_dllm.canvas import Canvas
-from vllm_dllm.observation import Observation, Readout
-from vllm_dllm.options import SettingError
+from vllm_dllm.messages import Observation, Readout
+from vllm_dllm.passes import Pass
+from vllm_dllm.records import PassRecord
 from vllm_dllm.settings import ModelTraits, Settings
-from vllm_dllm.unmasking.scores import score
+from vllm_dllm.unmasking.scores import CONFIDENCE64, score
 
 
 class Sampling:
@@ -25,113 +26,119 @@ class Sampling:
         top_p: float = 1.0,
         seed: int | None = None,
         logprobs: int | None = None,
-        eos_id: int | None = None,
+        end_ids: frozenset[int] = frozenset(),
     ):
-        """`seed` None: a random one. `eos_id`: the token that ends the response, None if none does."""
+        """`seed` None: a random one. `end_ids`: the tokens that end the response."""
         self.temperature = temperature
         self.top_k = top_k
         self.top_p = top_p
         self.seed = secrets.randbits(64) if seed is None else seed % 2**64
         self.logprobs = logprobs
-        self.eos_id = eos_id
+        self.end_ids = end_ids
+
+
+class NotFinite(ArithmeticError):
+    """For some position no token had a finite logit that was the largest: there is nothing to choose by."""
+
+
+@dataclass(frozen=True, eq=False)
+class Finished:
+    """What became of one pass."""
+
+    unmasked: np.ndarray  # canvas positions, ascending
+    seen: Observation
+    at: np.ndarray  # their places in `seen`
 
 
 class Decoding:
     """The loop of one request, without the model:
 
-        canvas -- policy --> plan -- (the worker's pass) --> observation -- rule.select --> canvas
-                                                                 `-- policy.observe --> pages (fresh / stale)
+        canvas -- policy --> pass -- (the worker) --> observation -- rule.select --> canvas
+                                                         `-- policy.observe --> pages (fresh / stale)
 
-    `next_pass` gives the plan and what to read; `finish_pass` takes the observation. A plan stays the
-    same until its pass is finished, however long the pass waits.
+    `plan` makes the next pass, `finish` takes it with what it read. Between the two the pass is whoever's who computes
+    it: nothing here is asked about it again, and pages that are marked meanwhile stay marked.
     """
 
     def __init__(
         self,
-        prompt_ids: list[int],
+        prompt_ids: Sequence[int],
         gen_length: int,
         settings: Settings,
         sampling: Sampling,
         traits: ModelTraits,
         page_size: int = PAGE_SIZE,
+        recorded: bool = False,
     ):
+        """Raises SettingError if the settings do not fit the canvas. `recorded`: keep a record of each pass."""
+        settings.check_canvas(gen_length)
         self.settings = settings
         self.sampling = sampling
-        self.traits = traits
         self.policy = settings.make_policy(traits)
+        self.rule = settings.make_rule()
         self.canvas = Canvas(
-            prompt_ids, gen_length, settings.block_length, traits.mask_id, self.policy.window_length, sampling.eos_id
+            prompt_ids,
+            gen_length,
+            traits.mask_id,
+            settings.make_frontier(),
+            drop_behind=sampling.end_ids if self.policy.drops_behind_end else frozenset(),
         )
-        self.pages = PageLedger(self.canvas.length, page_size)
-        self.rule = settings.make_rule(traits)
-        self.double = settings.ranks_in_double(traits)
-        self.check(self.canvas)
-        self.rule.check(self.canvas)
+        self.pages = PageLedger(self.canvas.length, page_size, self.canvas.end, self.policy.reasons)
         self.scores = settings.scores
         if self.policy.looks_ahead and self.scores is None:  # `random` once for all, to be known before a pass
             self.scores = np.random.default_rng((sampling.seed, 2)).random(gen_length, np.float32)
-        self.plan: Plan | None = None
-        self.delayed = 0  # passes that a due refresh has waited
-        self.waited = 0  # steps in a row that had no room for the pass
-        self.sent = 0  # response positions already given to the user
+        self.draws = (settings.score == "random" and settings.scores is None) or self.rule.draws
+        self.postponed = 0  # passes that a due refresh has waited
+        self.sent = 0  # response tokens already given to the user
         # per response position: ids, log probabilities and rank, where the request wants them
         self.logprobs: list[Any] | None = None if sampling.logprobs is None else [None] * gen_length
-        self.trace: list[dict[str, Any]] = []
+        self.record: list[PassRecord] | None = [] if recorded else None
 
-    def check(self, canvas: Canvas) -> None:
-        """Raise SettingError if the settings do not fit the canvas."""
-        scores = self.settings.scores
-        if scores is not None and len(scores) != canvas.gen_length:
-            raise SettingError(
-                f"dllm_scores with {len(scores)} numbers is not allowed: it must have one for each of the "
-                f"{canvas.gen_length} response tokens"
-            )
+    # ---- before a pass ----
 
-    def next_pass(self) -> Plan:
-        if self.plan is None:
-            canvas, policy, pages = self.canvas, self.policy, self.pages
-            if policy.looks_ahead:
-                policy.coming = self._select(None)
-            policy.mark(canvas, pages)
-            queries = pages.queries(policy.positions(canvas))
-            self.plan = Plan(
-                queries,
-                policy.reads(canvas),
-                full=len(queries) == canvas.length,
-                stale_pages=pages.num_stale,
-                drift=policy.drift(canvas),
-            )
-        return self.plan
+    def plan(self) -> Pass:
+        """The next pass. Called once for each: the policy marks pages in it."""
+        if self.policy.looks_ahead:
+            self.policy.coming = self._select(None)
+        self.policy.mark(self.canvas, self.pages)
+        return self.replan()
 
-    def refresh(self) -> None:
-        """Have the next pass recompute the whole canvas."""
-        self.pages.mark_all("reset")
-        self.plan = None
+    def replan(self, refresh: bool = True) -> Pass:
+        """The planned pass as it is now, after pages were marked; without `refresh` stale pages wait."""
+        canvas, policy, pages = self.canvas, self.policy, self.pages
+        queries = pages.queries(policy.positions(canvas), refresh)
+        reads = policy.reads(canvas)
+        rows = policy.rows(reads)
+        return Pass(
+            number=canvas.passes,
+            queries=queries,
+            token_ids=canvas.tokens[queries],
+            end=canvas.end,
+            reads=reads,
+            places=rows if len(queries) == canvas.end else np.searchsorted(queries, rows).astype(np.int32),
+            readout=self._readout(),
+            probe=policy.probe(canvas),
+            stale_pages=pages.num_stale if refresh else 0,
+            clock=pages.clock,
+        )
 
-    def postpone(self) -> Plan | None:
-        """The next pass without its refresh, which waits; None if it must not wait (any longer).
+    def postpone(self, planned: Pass) -> Pass | None:
+        """`planned` without its refresh, which waits; None if it must not wait (any longer).
 
         The pages stay stale, so that the pass after it wants them again.
         """
-        plan = self.next_pass()
-        if not plan.stale_pages or self.pages.unwritten or self.delayed >= self.settings.max_delay:
+        if not planned.stale_pages or not self.pages.computed_to or self.postponed >= self.settings.max_delay:
             return None
-        self.delayed += 1
-        queries = self.policy.positions(self.canvas)
-        self.plan = replace(plan, queries=queries, full=len(queries) == self.canvas.length, stale_pages=0)
-        return self.plan
+        self.postponed += 1
+        return self.replan(refresh=False)
 
-    def _select(self, seen: Observation | None) -> np.ndarray:
-        """The response positions that the rule unmasks in this pass, in its order."""
-        canvas, settings = self.canvas, self.settings
-        rng = np.random.default_rng((self.sampling.seed, canvas.passes, 1)) if settings.draws else None
-        kind = "confidence64" if self.double else settings.score
-        scores = score(kind, canvas, seen, rng, self.scores, settings.certainty_sigma)
-        return self.rule.select(canvas, scores, seen, rng)
+    def refresh(self) -> None:
+        """Have the pass after the one under way recompute the whole canvas."""
+        self.pages.mark_all(RESET)
 
-    def readout(self) -> Readout:
-        """What the next pass reads at its rows, with the seed of this pass."""
-        s = self.sampling
+    def _readout(self) -> Readout:
+        """What the next pass reads of its predictions, with the seed of this pass."""
+        s, settings = self.sampling, self.settings
         seed = 0
         if s.temperature > 0:
             seed = int(np.random.SeedSequence((s.seed, self.canvas.passes)).generate_state(1, np.uint64)[0] >> 1)
@@ -140,40 +147,47 @@ class Decoding:
             s.top_k,
             s.top_p,
             seed,
-            self.settings.needs_margin,
-            self.settings.needs_entropy,
-            self.double,
+            settings.score == "margin",
+            settings.needs_entropy,
+            settings.score == CONFIDENCE64,
             s.logprobs,
         )
 
-    def finish_pass(self, seen: Observation) -> None:
-        """Unmask what the rule selects, tell the policy, and note the pass in the trace."""
-        canvas, plan = self.canvas, self.plan
-        assert plan is not None
+    # ---- after it ----
+
+    def finish(self, done: Pass, seen: Observation) -> Finished:
+        """Unmask what the rule selects, and tell the policy. Raises NotFinite if that cannot be told."""
+        canvas, policy = self.canvas, self.policy
+        assert done.number == canvas.passes, f"pass {done.number} is finished where pass {canvas.passes} is under way"
+        if not seen.finite:
+            raise NotFinite
         seen.score = self.settings.score
-        seen = self.policy.complete(canvas, seen)
-        chosen = plan.reads if self.policy.looks_ahead else np.sort(self._select(seen))
-        read = np.searchsorted(seen.positions, chosen)
-        canvas.unmask(chosen, seen.tokens[read])
-        self.pages.record(plan.queries)
+        seen = policy.complete(canvas, seen)
+        chosen = done.reads if policy.looks_ahead else np.sort(self._select(seen))
+        at = np.searchsorted(seen.positions, chosen)
+        canvas.unmask(chosen, seen.tokens[at])
+        self.pages.record(done.queries, done.clock)
+        self.pages.grow(canvas.end)
         if not self.pages.num_stale:
-            self.delayed = 0
-        self.policy.observe(canvas, self.pages, seen, chosen)
+            self.postponed = 0
+        policy.observe(canvas, self.pages, seen, chosen)
         if self.logprobs is not None and seen.logprobs is not None:
-            for position, i in zip(chosen.tolist(), read.tolist(), strict=True):
+            for position, i in zip((chosen - canvas.prompt_len).tolist(), at.tolist(), strict=True):
                 self.logprobs[position] = tuple(part[i] for part in seen.logprobs)
-        self.plan = None
-        self.trace.append(
-            {
-                "query_tokens": len(plan.queries),
-                "full": plan.full,
-                "unmasked": chosen.tolist(),
-                "stale_pages": plan.stale_pages,
-            }
-            | self.policy.signals(seen, read)
-        )
+        if self.record is not None:
+            numbers = (chosen - canvas.prompt_len).tolist()
+            signals = policy.signals(seen, at)
+            self.record.append(PassRecord(len(done.queries), done.full, numbers, done.stale_pages, signals))
+        return Finished(chosen, seen, at)
+
+    def _select(self, seen: Observation | None) -> np.ndarray:
+        """The canvas positions that the rule unmasks in this pass, in its order."""
+        canvas, settings = self.canvas, self.settings
+        rng = np.random.default_rng((self.sampling.seed, canvas.passes, 1)) if self.draws else None
+        scores = score(settings.score, canvas, seen, rng, self.scores, settings.certainty_sigma)
+        return self.rule.select(canvas, scores, seen, rng)
 
     def take_tokens(self) -> list[int]:
-        """The tokens that became part of the final prefix since the last call."""
-        start, self.sent = self.sent, self.canvas.prefix
+        """The response tokens that became final since the last call."""
+        start, self.sent = self.sent, self.canvas.final
         return self.canvas.response[start : self.sent].tolist()

@@ -1,5 +1,7 @@
 """vLLM's config hook for our architectures: what must be set so that `vllm serve MODEL` needs no flag."""
 
+import functools
+import json
 import os
 from typing import Any
 
@@ -12,14 +14,25 @@ from vllm.utils.cpu_resource_utils import get_visible_memory_node
 from vllm_dllm.caching.pages import PAGE_SIZE
 from vllm_dllm.models.checks import check as check_checkpoint
 from vllm_dllm.options import SettingError
-from vllm_dllm.settings import GEN_LENGTH, ModelTraits, check_server
+from vllm_dllm.settings import GEN_LENGTH, HIDDEN_CACHE, ModelTraits, ServerSettings, given
 
 logger = init_logger(f"vllm.{__name__}")  # below vLLM's logger, whose handler prints it
 
 
 def model_traits(config: VllmConfig) -> ModelTraits:
     hf = config.model_config.hf_config
-    return ModelTraits(mask_id=hf.mask_token_id, row_shift=hf.row_shift, dream=hf.model_type == "Dream")
+    steps = "dream" if hf.model_type == "Dream" else "llada"
+    return ModelTraits(mask_id=hf.mask_token_id, row_shift=hf.row_shift, steps=steps)
+
+
+def server_settings(config: VllmConfig) -> ServerSettings:
+    """The settings of an engine that has been configured, the same object each time."""
+    return _server_settings(json.dumps(given(config.additional_config), sort_keys=True), model_traits(config))
+
+
+@functools.lru_cache(maxsize=8)
+def _server_settings(settings: str, traits: ModelTraits) -> ServerSettings:
+    return ServerSettings(json.loads(settings), traits)
 
 
 class DllmConfig(VerifyAndUpdateConfig):
@@ -28,11 +41,13 @@ class DllmConfig(VerifyAndUpdateConfig):
     @staticmethod
     def verify_and_update_config(vllm_config: VllmConfig) -> None:
         check_checkpoint(vllm_config)
-        settings = check_server(vllm_config.additional_config, model_traits(vllm_config))
+        settings = ServerSettings(vllm_config.additional_config, model_traits(vllm_config))
         refuse_features(vllm_config)
         set_engine(vllm_config)
         set_executor(vllm_config)
         set_defaults(vllm_config, settings)
+        # for the worker, which does not know what a policy needs
+        vllm_config.additional_config = vllm_config.additional_config | {HIDDEN_CACHE.key: settings.hidden_cache}
 
 
 def refuse_features(config: VllmConfig) -> None:
@@ -99,7 +114,7 @@ def share_cores(parallel: ParallelConfig) -> None:
         logger.info("%d ranks share this machine's cores: %s threads each", ranks, os.environ["OMP_NUM_THREADS"])
 
 
-def set_defaults(config: VllmConfig, settings: dict[str, Any]) -> None:
+def set_defaults(config: VllmConfig, settings: ServerSettings) -> None:
     """What a request gets that names no length and no temperature."""
     model = config.model_config
     defaults = model.override_generation_config
@@ -108,7 +123,7 @@ def set_defaults(config: VllmConfig, settings: dict[str, Any]) -> None:
             f"max_new_tokens={defaults['max_new_tokens']!r} is not allowed in override_generation_config: "
             f"the response length is set by {GEN_LENGTH.key}"
         )
-    defaults["max_new_tokens"] = settings.get(GEN_LENGTH.key, GEN_LENGTH.default)
+    defaults["max_new_tokens"] = settings.value(GEN_LENGTH)
     # greedy, as the authors' scripts are, unless the checkpoint says otherwise
     if "temperature" not in model.try_get_generation_config():
         defaults.setdefault("temperature", 0.0)

@@ -18,9 +18,10 @@ from vllm.logger import init_logger
 from vllm.v1.metrics.loggers import StatLoggerBase
 from vllm.v1.metrics.stats import SchedulerStats
 
-from vllm_dllm.caching.pages import REASONS
-from vllm_dllm.decoding import Decoding
+from vllm_dllm.caching.registry import REASONS
+from vllm_dllm.decoding import Decoding, Finished
 from vllm_dllm.models import is_ours
+from vllm_dllm.passes import Pass
 
 logger = init_logger(f"vllm.{__name__}")  # below vLLM's own, which has the handler and the level
 
@@ -30,6 +31,7 @@ COUNTERS = {
     "cacheless_tokens": "Positions that an engine without a cache would have computed: the canvas in each pass.",
     "full_passes": "Passes that computed the whole canvas from the first layer on.",
     "postponed_refreshes": "Passes that went on without a due refresh (dllm_max_delay).",
+    "failed_requests": "Requests that ended with an error, because the model's output was not finite.",
 }
 STALE = "stale_pages"  # counted by reason
 HISTOGRAMS = {
@@ -47,24 +49,27 @@ class StepCounts:
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        self.marks: dict[str, dict[str, int]] = {}  # by request: its ledger's marks counted so far
+        self.marks: dict[str, dict[str, int]] = {}  # by request: those of its ledger's marks that were counted
 
-    def add_pass(self, req_id: str, decoding: Decoding) -> None:
-        """Count the pass that `decoding` has just finished."""
-        done, counts = decoding.trace[-1], self.counts
-        layers = done.get("layer_tokens")
+    def count(self, name: str, number: int) -> None:
+        if number:
+            self.counts[name] += number
+
+    def add_pass(self, req_id: str, decoding: Decoding, done: Pass, finished: Finished) -> None:
+        """Count a pass that `decoding` has finished."""
+        counts, layers = self.counts, finished.seen.layer_tokens
         counts["passes"] += 1
-        counts["computed_tokens"] += round(sum(layers) / len(layers)) if layers else done["query_tokens"]
-        counts["cacheless_tokens"] += decoding.canvas.length
-        counts["full_passes"] += done["full"]
-        counts["postponed_refreshes"] += decoding.delayed > 0
-        counts[f"pass_unmasked_tokens={len(done['unmasked'])}"] += 1
+        counts["computed_tokens"] += round(sum(layers) / len(layers)) if layers else len(done.queries)
+        counts["cacheless_tokens"] += done.end
+        counts["full_passes"] += done.full
+        counts["postponed_refreshes"] += decoding.postponed > 0
+        counts[f"pass_unmasked_tokens={len(finished.unmasked)}"] += 1
         marks, counted = decoding.pages.marks, self.marks.get(req_id, {})
         if marks != counted:
             for reason, pages in marks.items():
                 if more := pages - counted.get(reason, 0):
                     counts[f"{STALE}={reason}"] += more
-            self.marks[req_id] = marks.copy()
+            self.marks[req_id] = dict(marks)
 
     def end_request(self, req_id: str, decoding: Decoding) -> None:
         self.marks.pop(req_id, None)

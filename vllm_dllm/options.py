@@ -1,7 +1,7 @@
 """What a setting is: its name, type, bounds, default and help, and how a value is checked."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,10 @@ class Option:
     open_low: bool = False  # the lower bound itself is not allowed
     choices: tuple[str, ...] | None = None
     server_only: bool = False
-    row_shift_only: bool = False  # read only for models that predict a position at another row (Dream)
+    # what it is read for, in words and as a question to a request's `Choice` (settings.py); for an option of a policy
+    # or a rule besides that it was chosen
+    read_by: str = ""
+    when: Callable[[Any], bool] | None = None
 
     @property
     def key(self) -> str:

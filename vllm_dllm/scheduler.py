@@ -1,8 +1,10 @@
-"""The diffusion scheduler: it owns every request's decoding, plans passes, and packs them into steps."""
+"""The scheduler: it owns every request's decoding, plans passes, and packs them into steps."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from vllm.sampling_params import SamplingParams
 from vllm.v1.core.sched.interface import PauseState
 from vllm.v1.core.sched.output import CachedRequestData
 from vllm.v1.core.sched.scheduler import Scheduler
@@ -11,30 +13,43 @@ from vllm.v1.metrics.stats import SchedulerStats
 from vllm.v1.outputs import LogprobsLists
 from vllm.v1.request import Request, RequestStatus
 
-from vllm_dllm.batch import make_batch
-from vllm_dllm.caching import Plan
-from vllm_dllm.decoding import Decoding, Sampling
-from vllm_dllm.engine_config import model_traits
+from vllm_dllm.decoding import Decoding, NotFinite, Sampling
+from vllm_dllm.engine_config import model_traits, server_settings
+from vllm_dllm.failed import NOT_FINITE, add_failed, end_failed
 from vllm_dllm.metrics import StepCounts
-from vllm_dllm.settings import check_server, given, resolve
+from vllm_dllm.packing import pack
+from vllm_dllm.passes import Pass
+from vllm_dllm.settings import TRACE
 from vllm_dllm.trace import Trace
 from vllm_dllm.vllm_messages import DllmModelRunnerOutput, DllmSchedulerOutput
+
+
+@dataclass(eq=False)
+class Running:
+    """A running request's decoding, and where its next pass stands."""
+
+    decoding: Decoding
+    planned: Pass | None = None  # the pass that waits for a step
+    in_flight: bool = False  # a pass is in a step whose output has not come back
+    left_out: int = 0  # steps in a row that had no room for the pass
 
 
 class DllmScheduler(Scheduler):
     """vLLM's scheduler with the schedule of diffusion decoding.
 
     A request takes the KV slots of its whole canvas when it is admitted and keeps them until it ends, so
-    a running request is never preempted. Each step holds one pass of every running request, as far as
-    the token budget goes; those left out come first in the next step.
+    a running request is never preempted. Each step holds one pass of every running request that has none in
+    flight, as far as the token budget goes; those left out come first in the next step. A step's passes stay with the
+    step until its output comes back: several may be in flight, and their outputs may come in any order.
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.traits = model_traits(self.vllm_config)
-        self.server_settings = check_server(self.vllm_config.additional_config, self.traits)
-        self.decodings: dict[str, Decoding] = {}
-        trace = self.server_settings.get("dllm_trace")
+        self.settings = server_settings(self.vllm_config)
+        self.active: dict[str, Running] = {}  # the running requests
+        self.steps: dict[int, list[tuple[str, Running, Pass]]] = {}  # the steps in flight, by number
+        trace = self.settings.value(TRACE)
         self.trace = Trace(trace) if trace else None
         self.counts = StepCounts()
 
@@ -42,15 +57,16 @@ class DllmScheduler(Scheduler):
 
     def schedule(self, throttle_prefills: bool = False) -> DllmSchedulerOutput:
         self.current_step += 1
-        due, waiting = self._pack()
-        if self.pause_state == PauseState.UNPAUSED and not waiting:
-            due += self._admit(self.max_num_scheduled_tokens - sum(self._next_pass(r).most_tokens for r in due))
-        self.running = waiting + due
-
-        scheduled = {r.request_id: len(self._next_pass(r).queries) for r in due}
-        for request in due:
-            request.num_in_flight_tokens += scheduled[request.request_id]
-        decodings = [self.decodings[r.request_id] for r in due]
+        due, left_out = self._choose()
+        if self.pause_state == PauseState.UNPAUSED and not left_out:
+            due += self._admit(self.max_num_scheduled_tokens - sum(self._planned(r).most_tokens for r in due))
+        in_flight = [r for r in self.running if self.active[r.request_id].in_flight]
+        self.running = left_out + in_flight + due
+        passes = [self._start_pass(request) for request in due]
+        scheduled = {r.request_id: len(p.queries) for r, p in zip(due, passes, strict=True)}
+        if due:
+            ids = scheduled.keys()
+            self.steps[self.current_step] = [(i, self.active[i], p) for i, p in zip(ids, passes, strict=True)]
         output = DllmSchedulerOutput(
             scheduled_new_reqs=[],  # a batch says all there is to know: the worker keeps no request
             scheduled_cached_reqs=CachedRequestData.make_empty(),
@@ -60,40 +76,54 @@ class DllmScheduler(Scheduler):
             scheduled_encoder_inputs={},
             finished_req_ids=self.finished_req_ids,
             free_encoder_mm_hashes=[],
-            batch=make_batch(decodings, [self._pages(r) for r in due]) if due else None,
+            batch=pack(passes, [self._pages(r) for r in due]) if due else None,
+            step=self.current_step,
         )
         self.finished_req_ids = set()
         return output
 
-    def _next_pass(self, request: Request) -> Plan:
-        return self.decodings[request.request_id].next_pass()
+    def _planned(self, request: Request) -> Pass:
+        planned = self.active[request.request_id].planned
+        assert planned is not None
+        return planned
 
-    def _pack(self) -> tuple[list[Request], list[Request]]:
-        """The running requests whose pass is in this step, and those that wait for the next one.
+    def _start_pass(self, request: Request) -> Pass:
+        running, planned = self.active[request.request_id], self._planned(request)
+        running.planned, running.in_flight = None, True
+        request.num_in_flight_tokens += len(planned.queries)
+        return planned
 
-        Those that have waited longest come first, then the refreshes whose mark is oldest. A refresh that
+    def _choose(self) -> tuple[list[Request], list[Request]]:
+        """The running requests whose pass is in this step, and those that are left out of it for want of room.
+
+        Those that have been left out longest come first, then the refreshes whose mark is oldest. A refresh that
         does not fit goes on with a partial pass instead, as long as its `dllm_max_delay` lasts.
         """
+        free = [(r, self.active[r.request_id]) for r in self.running if not self.active[r.request_id].in_flight]
         if self.pause_state == PauseState.PAUSED_ALL:
-            return [], self.running
+            return [], [request for request, _ in free]
         budget = self.max_num_scheduled_tokens
+        planned: list[tuple[Request, Running, Pass]] = []
+        for request, running in free:
+            if running.planned is None:
+                running.planned = running.decoding.plan()
+            planned.append((request, running, running.planned))
+        if sum(p.most_tokens for _, _, p in planned) > budget:
+            planned.sort(key=lambda item: (item[1].left_out, item[1].decoding.pages.oldest_mark), reverse=True)
         due: list[Request] = []
-        waiting: list[Request] = []
-        passes = [(r, self.decodings[r.request_id]) for r in self.running]
-        if sum(d.next_pass().most_tokens for _, d in passes) > budget:
-            passes.sort(key=lambda item: (item[1].waited, item[1].pages.oldest_mark), reverse=True)
-        for request, decoding in passes:
-            plan = decoding.next_pass()
-            if plan.most_tokens > budget:
-                plan = decoding.postpone() or plan
-            if plan.most_tokens > budget:
-                waiting.append(request)
-                decoding.waited += 1
+        left_out: list[Request] = []
+        for request, running, next_pass in planned:
+            if next_pass.most_tokens > budget:
+                next_pass = running.decoding.postpone(next_pass) or next_pass
+                running.planned = next_pass
+            if next_pass.most_tokens > budget:
+                left_out.append(request)
+                running.left_out += 1
             else:
                 due.append(request)
-                decoding.waited = 0
-                budget -= plan.most_tokens
-        return due, waiting
+                running.left_out = 0
+                budget -= next_pass.most_tokens
+        return due, left_out
 
     def _admit(self, budget: int) -> list[Request]:
         """Waiting requests, in their order, as long as slots and `budget` last."""
@@ -107,7 +137,8 @@ class DllmScheduler(Scheduler):
             if self.kv_cache_manager.allocate_slots(request, canvas_len, has_scheduled_reqs=others) is None:
                 break
             self.waiting.pop_request()
-            self.decodings[request.request_id] = self._start(request)
+            running = self.active[request.request_id] = Running(self._start(request))
+            running.planned = running.decoding.plan()
             request.status = RequestStatus.RUNNING
             if self.log_stats:
                 request.record_event(EngineCoreEventType.SCHEDULED)
@@ -120,10 +151,17 @@ class DllmScheduler(Scheduler):
     def _start(self, request: Request) -> Decoding:
         params = request.sampling_params
         sampling = Sampling(
-            params.temperature, params.top_k, params.top_p, params.seed, params.num_logprobs, params.eos_token_id
+            params.temperature, params.top_k, params.top_p, params.seed, params.num_logprobs, end_token_ids(params)
         )
-        settings = resolve(self.server_settings, given(params.extra_args), self.traits)
-        return Decoding(request.prompt_token_ids, request.max_tokens, settings, sampling, self.traits, self.block_size)
+        return Decoding(
+            request.prompt_token_ids,
+            request.max_tokens,
+            self.settings.of_request(params.extra_args),
+            sampling,
+            self.traits,
+            self.block_size,
+            recorded=self.trace is not None,
+        )
 
     def _pages(self, request: Request) -> list[int]:
         return self.kv_cache_manager.get_block_ids(request.request_id)[0]
@@ -133,30 +171,43 @@ class DllmScheduler(Scheduler):
     def update_from_output(self, scheduler_output, model_runner_output):
         """Unmask, then hand the tokens that became final to vLLM's own stop, output and streaming code."""
         assert isinstance(scheduler_output, DllmSchedulerOutput)
+        failed: list[Request] = []
         if scheduler_output.batch is not None:
             assert isinstance(model_runner_output, DllmModelRunnerOutput)
-            self._observe(scheduler_output, model_runner_output)
-        return super().update_from_output(scheduler_output, model_runner_output)
+            broken = self._observe(scheduler_output, model_runner_output)
+            self.counts.count("failed_requests", len(broken))
+            failed = end_failed(self, dict.fromkeys(broken, NOT_FINITE))
+        outputs = super().update_from_output(scheduler_output, model_runner_output)
+        add_failed(outputs, failed)
+        return outputs
 
-    def _observe(self, step: DllmSchedulerOutput, output: DllmModelRunnerOutput) -> None:
-        batch, seen = step.batch, output.observation
-        assert batch is not None and seen is not None
-        logprobs = []
-        starts = batch.row_starts.tolist()
+    def _observe(self, step: DllmSchedulerOutput, output: DllmModelRunnerOutput) -> list[str]:
+        """Finish the step's passes. The requests whose decoding cannot go on."""
+        batch, observation = step.batch, output.observation
+        assert batch is not None and observation is not None
+        logprobs, broken = [], []
+        starts = batch.read_starts.tolist()
         output.sampled_token_ids = []
-        for i, req_id in enumerate(output.req_ids):
-            decoding = self.decodings.get(req_id)
+        for i, (req_id, running, done) in enumerate(self.steps.pop(step.step)):
             tokens: list[int] = []
-            if decoding is not None:  # None: it was aborted while its pass ran
-                decoding.finish_pass(seen.of_request(i, starts[i], starts[i + 1], decoding.next_pass().reads))
-                self.counts.add_pass(req_id, decoding)
+            if self.active.get(req_id) is running:  # else it ended while its pass ran
+                running.in_flight = False
+                decoding = running.decoding
+                seen = observation.of_request(i, starts[i], starts[i + 1], done.reads)
                 first = decoding.sent
-                tokens = decoding.take_tokens()
-                if decoding.logprobs is not None:
-                    logprobs.append((i, decoding.logprobs[first : decoding.sent]))
+                try:
+                    finished = decoding.finish(done, seen)
+                except NotFinite:
+                    broken.append(req_id)
+                else:
+                    self.counts.add_pass(req_id, decoding, done, finished)
+                    tokens = decoding.take_tokens()
+                    if decoding.logprobs is not None:
+                        logprobs.append((i, decoding.logprobs[first : decoding.sent]))
             output.sampled_token_ids.append(tokens)
         if logprobs:
             output.logprobs = _logprobs_lists(logprobs, len(output.req_ids))
+        return broken
 
     def make_stats(self, *args: Any, **kwargs: Any) -> SchedulerStats | None:
         stats = super().make_stats(*args, **kwargs)
@@ -168,25 +219,29 @@ class DllmScheduler(Scheduler):
         """No prefix is cached. Where running requests must not go on with their keys and values (new weights),
         they keep their canvases and recompute everything in the next pass."""
         if reset_running_requests:
-            for decoding in self.decodings.values():
-                decoding.refresh()
+            for running in self.active.values():
+                running.decoding.refresh()
+                if running.planned is not None:
+                    running.planned = running.decoding.replan()
         return True
 
     # ---- the end of a request ----
 
     def _free_request(self, request: Request, delay_free_blocks: bool = False):
-        decoding = self.decodings.pop(request.request_id, None)
-        if decoding is not None:
-            self.counts.end_request(request.request_id, decoding)
+        running = self.active.pop(request.request_id, None)
+        if running is not None:
+            self.counts.end_request(request.request_id, running.decoding)
             if self.trace is not None:
-                self.trace.write(request, decoding)
+                self.trace.write(request, running.decoding)
         return super()._free_request(request, delay_free_blocks)
 
     def check_integrity(self) -> int:
         """How many requests there are. Raises AssertionError unless they, decodings and KV blocks agree."""
         running = {r.request_id for r in self.running}
         assert len(running) == len(self.running), "a request runs twice"
-        assert running == set(self.decodings), f"decodings {set(self.decodings)} of running requests {running}"
+        assert running == set(self.active), f"decodings {set(self.active)} of running requests {running}"
+        flying = {i for step in self.steps.values() for i, r, _ in step if self.active.get(i) is r}
+        assert flying == {i for i, r in self.active.items() if r.in_flight}, "a pass is in flight in no step"
         waiting = {r.request_id for r in self.waiting}
         assert not running & waiting, "a request runs and waits"
         assert running | waiting == set(self.requests), "a request neither runs nor waits"
@@ -197,6 +252,12 @@ class DllmScheduler(Scheduler):
         usable = pool.num_gpu_blocks - 1  # vLLM keeps page 0 as its null block
         assert free + len(held) == usable, f"{len(held)} pages held and {free} free, of {usable}"
         return len(self.requests)
+
+
+def end_token_ids(params: SamplingParams) -> frozenset[int]:
+    """The tokens that end a request's response: the EOS and the checkpoint's further ones, unless they are to be
+    ignored, and the request's own."""
+    return frozenset((*(params.stop_token_ids or ()), *(i for i in (params.eos_token_id,) if i is not None)))
 
 
 def _logprobs_lists(parts: list[tuple[int, list[Any]]], num_requests: int) -> LogprobsLists:

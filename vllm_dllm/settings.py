@@ -5,7 +5,8 @@ A setting's name is the same everywhere: `dllm_cache` in `additional_config` and
 """
 
 import functools
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,25 +14,92 @@ import numpy as np
 
 from vllm_dllm.caching import CachePolicy
 from vllm_dllm.caching.registry import POLICIES
+from vllm_dllm.frontier import Blocks, Frontier, Window, num_blocks
 from vllm_dllm.options import Option, SettingError, names
-from vllm_dllm.unmasking import RULES, DreamSteps, UnmaskingRule
+from vllm_dllm.unmasking import UnmaskingRule
+from vllm_dllm.unmasking.registry import ALL_RULES, RULES, rule_class
 from vllm_dllm.unmasking.scores import SCORES
 
+
+@dataclass(frozen=True)
+class ModelTraits:
+    """What of a model the decoding depends on."""
+
+    mask_id: int
+    row_shift: int  # position i is predicted at row i + row_shift
+    steps: str  # whose way of counting fixed steps: `llada` or `dream`
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What decides which other settings are read."""
+
+    policy: type[CachePolicy]
+    rule: type[UnmaskingRule]
+    score: str
+    window: bool
+    row_shift: int
+
+
 CACHE = Option("cache", str, "none", "the caching policy", choices=tuple(POLICIES))
-BLOCK_LENGTH = Option("block_length", int, 32, "positions in a block", low=1)
+BLOCK_LENGTH = Option(
+    "block_length",
+    int,
+    32,
+    "positions in a block",
+    low=1,
+    when=lambda choice: not choice.window,
+    read_by="blocks, not a window",
+)
+WINDOW_LENGTH = Option(
+    "window_length",
+    int,
+    None,
+    "candidates are the first masked positions, this many, instead of a block's; elastic: 32",
+    low=1,
+    when=lambda choice: choice.window,
+    read_by="every policy but "
+    + ", ".join(f"`{p.name}`" for p in POLICIES.values() if p.needs_blocks)
+    + "; every rule but `dllm_steps`",
+)
 SCORE = Option("score", str, "confidence", "what ranks masked positions; origin: Dream's, with steps", choices=SCORES)
 # bounds that float32 can hold: an infinite score would not be a score, and sigma is squared
 SCORES_GIVEN = Option(
-    "scores", list, None, "the scores of dllm_score=random, one for each response token", low=-1e30, high=1e30
+    "scores",
+    list,
+    None,
+    "the scores of dllm_score=random, one for each response token",
+    low=-1e30,
+    high=1e30,
+    when=lambda choice: choice.score == "random",
+    read_by="`dllm_score=random`",
 )
-SIGMA = Option("certainty_sigma", float, None, "certainty prior on the score, width in tokens", low=0.01, high=10000)
-ALG_TEMP = Option(
-    "alg_temp", float, None, "Dream's alg_temp: draw positions by softmax(score / this), with steps", low=0
+SIGMA = Option(
+    "certainty_sigma",
+    float,
+    None,
+    "certainty prior on the score, width in tokens",
+    low=0.01,
+    high=10000,
+    when=lambda choice: choice.score not in ("random", "origin"),
+    read_by="`dllm_score` of `confidence`, `margin` or `entropy`",
+)
+MAX_DELAY = Option(
+    "max_delay",
+    int,
+    0,
+    "passes that a refresh over a step's token budget may wait",
+    low=0,
+    when=lambda choice: choice.policy.name != CACHE.default,
+    read_by="every policy but `none`",
 )
 GEN_LENGTH = Option("gen_length", int, 256, "response length of a request without max_tokens", low=1, server_only=True)
-MAX_DELAY = Option("max_delay", int, 0, "passes that a refresh over a step's token budget may wait", low=0)
 HIDDEN_CACHE = Option(
-    "hidden_cache", bool, None, "keep hidden states, so that requests may choose elastic", server_only=True
+    "hidden_cache",
+    bool,
+    None,
+    "keep hidden states, so that requests may choose a policy that needs them (elastic)",
+    server_only=True,
 )
 TRACE = Option("trace", str, None, "a file that gets one JSON line for each finished request", server_only=True)
 
@@ -39,11 +107,11 @@ RULE_OPTIONS = tuple(rule.option for rule in RULES.values())
 GENERAL = (
     CACHE,
     BLOCK_LENGTH,
+    WINDOW_LENGTH,
     *RULE_OPTIONS,
     SCORE,
     SCORES_GIVEN,
     SIGMA,
-    ALG_TEMP,
     GEN_LENGTH,
     MAX_DELAY,
     HIDDEN_CACHE,
@@ -54,15 +122,20 @@ DEFAULT_RULE = ("threshold", 0.9)
 
 @functools.cache
 def options() -> dict[str, Option]:
-    """Every setting there is, by key: the general ones and those of the policies.
+    """Every setting there is, by key: the general ones, then those of rules and of policies.
 
-    Raises ValueError if a policy declares a setting that there is already, with another meaning.
+    Raises ValueError if a rule or policy declares a setting that there is already, with another meaning.
     """
-    found = {o.key: o for o in GENERAL}
-    for policy in POLICIES.values():
-        for option in policy.options:
+    found: dict[str, Option] = {}
+    for option in GENERAL:
+        if found.setdefault(option.key, option) is not option:
+            raise ValueError(f"an unmasking rule is chosen by {option.key}, another setting's name")
+    owners = [("unmasking rule", rule.option.name, rule.options) for rule in ALL_RULES]
+    owners += [("caching policy", policy.name, policy.options) for policy in POLICIES.values()]
+    for kind, name, own in owners:
+        for option in own:
             if found.setdefault(option.key, option) != option:
-                raise ValueError(f"caching policy {policy.name} declares {option.key}, another setting's name")
+                raise ValueError(f"{kind} {name} declares {option.key}, another setting's name")
     return found
 
 
@@ -72,83 +145,108 @@ def given(settings: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class ModelTraits:
-    """What of a model the decoding depends on."""
-
-    mask_id: int
-    row_shift: int  # position i is predicted at row i + row_shift
-    dream: bool  # counts fixed steps along Dream's timesteps
-
-
-@dataclass(frozen=True)
 class Settings:
-    """One request's settings, checked and complete."""
+    """One request's settings, checked and complete. Never changed: requests that ask for the same share them."""
 
-    cache: str
-    cache_options: dict[str, Any]
-    rule: str
+    policy: type[CachePolicy]
+    policy_options: dict[str, Any]
+    rule: type[UnmaskingRule]
     rule_value: Any
+    rule_options: dict[str, Any]
     block_length: int
-    score: str
+    window_length: int | None
+    score: str  # with CONFIDENCE64 beside SCORES
     scores: np.ndarray | None
     certainty_sigma: float | None
-    alg_temp: float
     max_delay: int
 
     @property
-    def needs_margin(self) -> bool:
-        return self.score == "margin"
+    def cache(self) -> str:
+        return self.policy.name
 
     @property
     def needs_entropy(self) -> bool:
-        return self.score == "entropy" or RULES[self.rule].needs_entropy or POLICIES[self.cache].needs_entropy
-
-    @property
-    def draws(self) -> bool:
-        """Whether positions (not tokens) are drawn, so that a generator is needed."""
-        return self.scores is None and self.score in ("random", "origin") or self.alg_temp > 0
-
-    def ranks_in_double(self, traits: ModelTraits) -> bool:
-        """Whether the source of LLaDA's fixed steps with this policy ranks by a softmax in float64."""
-        return POLICIES[self.cache].double and self.rule == "steps" and self.score == "confidence" and not traits.dream
+        return self.score == "entropy" or self.rule.needs_entropy or self.policy.needs_entropy
 
     def make_policy(self, traits: ModelTraits) -> CachePolicy:
-        return POLICIES[self.cache](row_shift=traits.row_shift, **self.cache_options)
+        return self.policy(row_shift=traits.row_shift, **self.policy_options)
 
-    def make_rule(self, traits: ModelTraits) -> UnmaskingRule:
-        if self.rule == "steps" and traits.dream:
-            return DreamSteps(self.rule_value, alg_temp=self.alg_temp, origin=self.score == "origin")
-        rule: Callable[[Any], UnmaskingRule] = RULES[self.rule]
-        return rule(self.rule_value)
+    def make_rule(self) -> UnmaskingRule:
+        rule: UnmaskingRule = self.rule(self.rule_value, **self.rule_options)  # type: ignore[call-arg]
+        rule.score = self.score
+        return rule
+
+    def make_frontier(self) -> Frontier:
+        return Blocks(self.block_length) if self.window_length is None else Window(self.window_length)
+
+    def check_canvas(self, gen_length: int) -> None:
+        """Raise SettingError if they do not fit a response of this length."""
+        block_length = gen_length if self.window_length is not None else min(self.block_length, gen_length)
+        self.make_rule().check(gen_length, num_blocks(gen_length, block_length), block_length)
+        if self.scores is not None and len(self.scores) != gen_length:
+            raise SettingError(
+                f"dllm_scores with {len(self.scores)} numbers is not allowed: it must have one for each of the "
+                f"{gen_length} response tokens"
+            )
 
 
-def check_server(settings: Mapping[str, Any] | None, traits: ModelTraits) -> dict[str, Any]:
-    """The server's settings, checked; those not given are absent.
+class ServerSettings:
+    """The server's settings, checked: what requests override. Those not given are absent.
 
     Raises SettingError.
     """
-    checked = _checked(settings)
-    _resolve(checked, {}, traits)
-    return checked
+
+    def __init__(self, settings: Mapping[str, Any] | None, traits: ModelTraits):
+        self.traits = traits
+        self.given = _checked(settings)
+        self._resolved: dict[str, Settings] = {}  # by what a request gives
+        self.defaults = _resolve(self.given, {}, traits)
+
+    def value(self, option: Option) -> Any:
+        return self.given.get(option.key, option.default)
+
+    @property
+    def hidden_cache(self) -> bool:
+        """Whether the worker keeps every layer's inputs: as set, else as the server's policy needs."""
+        return _has_hidden_cache(self.given)
+
+    def of_request(self, request: Mapping[str, Any] | None) -> Settings:
+        """A request's settings over the server's.
+
+        A policy, rule, score or window that the request chooses replaces the server's together with the settings
+        that go with it. Raises SettingError for a setting that is unknown, out of range, the server's alone,
+        or not read by what is chosen.
+        """
+        own = given(request)
+        try:
+            key = json.dumps(own, sort_keys=True)
+        except TypeError:  # something that is no JSON, and is about to be refused
+            key = repr(own)
+        if key not in self._resolved:
+            if len(self._resolved) >= 256:
+                self._resolved.clear()
+            checked = _checked(own)
+            for name in checked:
+                if options()[name].server_only:
+                    raise SettingError(
+                        f"{name}={checked[name]!r} is not allowed in a request: it is the server's setting"
+                    )
+            self._resolved[key] = _resolve(self.given, checked, self.traits)
+        return self._resolved[key]
 
 
 def resolve(server: Mapping[str, Any], request: Mapping[str, Any] | None, traits: ModelTraits) -> Settings:
-    """A request's settings over the server's (`server` as `check_server` gave it).
-
-    A policy, rule or score that the request chooses replaces the server's together with the settings
-    that go with it. Raises SettingError for a setting that is unknown, out of range, the server's alone,
-    or not read by what is chosen.
-    """
-    own = _checked(request)
-    for key in own:
-        if options()[key].server_only:
-            raise SettingError(f"{key}={own[key]!r} is not allowed in a request: it is the server's setting")
-    return _resolve(server, own, traits)
+    """A request's settings over a server's."""
+    return ServerSettings(server, traits).of_request(request)
 
 
-def has_hidden_cache(server: Mapping[str, Any]) -> bool:
-    """Whether the worker keeps every layer's inputs: as set, else as the server's policy needs."""
-    return server.get(HIDDEN_CACHE.key, POLICIES[server.get(CACHE.key, CACHE.default)].needs_hidden)
+def _has_hidden_cache(server: Mapping[str, Any]) -> bool:
+    policy = POLICIES[server.get(CACHE.key, CACHE.default)]
+    return server.get(HIDDEN_CACHE.key, _needs_hidden(policy))
+
+
+def _needs_hidden(policy: type[CachePolicy]) -> bool:
+    return policy.probe_class is not None and policy.probe_class.needs_hidden
 
 
 def _checked(settings: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -165,60 +263,88 @@ def _resolve(server: Mapping[str, Any], own: Mapping[str, Any], traits: ModelTra
     def value(option: Option) -> Any:
         return own.get(option.key, server.get(option.key, option.default))
 
-    cache = value(CACHE)
-    rule, rule_value = _rule(server, own)
-    kind = RULES[rule] if not (rule == "steps" and traits.dream) else DreamSteps
-    score = value(SCORE)
-    if own and score not in kind.scores and SCORE.key not in own:
-        score = SCORE.default  # the server's score, for another rule than the request's
-    if score not in kind.scores:
+    policy = POLICIES[value(CACHE)]
+    name, rule_value = _rule(server, own)
+    rule = rule_class(name, traits.steps)
+    score = _score(server, own, rule)
+    window = _window(server, own, policy, rule)
+    policy.check(name, score, traits.row_shift)
+    if _needs_hidden(policy) and not _has_hidden_cache(server):
         raise SettingError(
-            f"{SCORE.key}={score!r} is not allowed with {kind.option.key}: it must be one of {', '.join(kind.scores)}"
-            + (" (origin needs a Dream model and dllm_steps)" if score == "origin" else "")
+            f"{CACHE.key}={policy.name!r} is not allowed: the server keeps no hidden states for it; it must be started "
+            f"with {CACHE.flag} {policy.name} or {HIDDEN_CACHE.flag} true"
         )
-
-    POLICIES[cache].check(rule, score, traits.row_shift)
-    if POLICIES[cache].needs_hidden and not has_hidden_cache(server):
-        raise SettingError(
-            f"{CACHE.key}={cache!r} is not allowed: the server keeps no hidden states for it; it must be started with "
-            f"{CACHE.flag} {cache} or {HIDDEN_CACHE.flag} true"
-        )
-    policy_options = [o for o in POLICIES[cache].options if traits.row_shift or not o.row_shift_only]
-    read = {CACHE, SCORE, kind.option, GEN_LENGTH, HIDDEN_CACHE, TRACE, *policy_options}
-    if cache != "none":
-        read.add(MAX_DELAY)
-    if not POLICIES[cache].has_window:
-        read.add(BLOCK_LENGTH)
-    if score == "random":
-        read.add(SCORES_GIVEN)
-    elif score != "origin":
-        read.add(SIGMA)
-    if kind is DreamSteps and score != "origin":
-        read.add(ALG_TEMP)
+    choice = Choice(policy, rule, score, window is not None, traits.row_shift)
+    read = _read(choice)
     # the server's own settings have been checked against the server's own choices
     for key in own if own else server:
         if options()[key] not in read:
+            chosen = f"{CACHE.key}={policy.name}, {rule.option.key}={rule_value} and {SCORE.key}={score}"
+            if window is not None:
+                chosen = f"{WINDOW_LENGTH.key}={window}, {chosen}"
             raise SettingError(
-                f"{key}={(own or server)[key]!r} is not read by {CACHE.key}={cache}, {kind.option.key}={rule_value} and "
-                f"{SCORE.key}={score}, which read {names(sorted(read, key=lambda o: o.name))}"
+                f"{key}={(own or server)[key]!r} is not read by {chosen}, which read "
+                f"{names(sorted(read, key=lambda o: o.name))}"
             )
 
     def if_read(option: Option) -> Any:
         return value(option) if option in read else None
 
     scores = if_read(SCORES_GIVEN)
+    if score == "confidence" and rule is RULES["steps"] and policy.steps_rank_by is not None:
+        score = policy.steps_rank_by
     return Settings(
-        cache=cache,
-        cache_options={o.name: value(o) for o in policy_options},
+        policy=policy,
+        policy_options={o.name: value(o) for o in policy.options if o in read},
         rule=rule,
         rule_value=rule_value,
+        rule_options={o.name: value(o) for o in rule.options if o in read},
         block_length=value(BLOCK_LENGTH),
+        window_length=window,
         score=score,
         scores=None if scores is None else np.asarray(scores, np.float32),
         certainty_sigma=if_read(SIGMA),
-        alg_temp=if_read(ALG_TEMP) or 0.0,
         max_delay=if_read(MAX_DELAY) or 0,
     )
+
+
+def _read(choice: Choice) -> set[Option]:
+    """The settings that are read where `choice` was made."""
+    ours = [o for o in GENERAL if o not in RULE_OPTIONS]
+    every = [*ours, choice.rule.option, *choice.rule.options, *choice.policy.options]
+    return {o for o in every if o.when is None or o.when(choice)}
+
+
+def _score(server: Mapping[str, Any], own: Mapping[str, Any], rule: type[UnmaskingRule]) -> str:
+    score = own.get(SCORE.key, server.get(SCORE.key, SCORE.default))
+    if own and score not in rule.scores and SCORE.key not in own:
+        score = SCORE.default  # the server's score, for another rule than the request's
+    if score not in rule.scores:
+        raise SettingError(
+            f"{SCORE.key}={score!r} is not allowed with {rule.option.key}: it must be one of {', '.join(rule.scores)}"
+            + (" (origin needs a Dream model and dllm_steps)" if score == "origin" else "")
+        )
+    return score
+
+
+def _window(
+    server: Mapping[str, Any], own: Mapping[str, Any], policy: type[CachePolicy], rule: type[UnmaskingRule]
+) -> int | None:
+    """The sliding window's length, None where candidates come in blocks: the request's choice, else the server's."""
+    length = own.get(WINDOW_LENGTH.key)
+    in_blocks = policy.needs_blocks or rule.needs_blocks
+    if length is None and (policy.window_length is not None or not own or not (in_blocks or BLOCK_LENGTH.key in own)):
+        length = server.get(WINDOW_LENGTH.key, policy.window_length)
+    if length is not None and in_blocks:
+        if policy.needs_blocks:
+            what, others = f"{CACHE.key}={policy.name}", [p.name for p in POLICIES.values() if not p.needs_blocks]
+        else:
+            what, others = rule.option.key, [r.option.key for r in RULES.values() if not r.needs_blocks]
+        raise SettingError(
+            f"{what} is not allowed with {CACHE.key}={policy.name} and {WINDOW_LENGTH.key}={length}, a window, which has "
+            f"no blocks: it must be one of {', '.join(others)}"
+        )
+    return length
 
 
 def _rule(server: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[str, Any]:

@@ -1,4 +1,4 @@
-"""The record of a request's passes (`dllm_trace`): one JSON line for each finished request."""
+"""The trace (`dllm_trace`): one JSON line for each finished request."""
 
 import json
 
@@ -16,8 +16,7 @@ def external_id(request_id: str) -> str:
 class Trace:
     """Appends to a file. A line has `request_id` (as the client knows it), `finish_reason`, `prompt_len`,
     `gen_length`, `cache`, `output_ids` (the whole response; what was never unmasked is the mask token), and
-    lists with one entry for each pass: `query_tokens`, `full`, `unmasked` (response positions),
-    `stale_pages` (recomputed because marked), and what the policy adds (`CachePolicy.signals`).
+    lists with one entry for each pass: what `PassRecord` has.
     """
 
     def __init__(self, path: str):
@@ -30,9 +29,9 @@ class Trace:
             "finish_reason": str(request.get_finished_reason()),
             "prompt_len": decoding.canvas.prompt_len,
             "gen_length": decoding.canvas.gen_length,
-            "cache": decoding.settings.cache,
+            "cache": decoding.policy.name,
             "output_ids": decoding.canvas.response.tolist(),
         }
-        passes = decoding.trace
+        passes = [record.columns() for record in decoding.record or ()]
         line |= {key: [p[key] for p in passes] for key in (passes[0] if passes else ())}
         self.file.write(f"{json.dumps(line)}\n".encode())

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from vllm.config import VllmConfig
 from vllm.sampling_params import BeamSearchParams, SamplingParams
 
-from vllm_dllm.decoding import Decoding, Sampling
-from vllm_dllm.engine_config import model_traits
+from vllm_dllm.engine_config import server_settings
 from vllm_dllm.options import SettingError
-from vllm_dllm.settings import GEN_LENGTH, check_server, given, resolve
+from vllm_dllm.settings import GEN_LENGTH
 
 ONCE = "a diffusion model unmasks positions in any order, not from left to right"
 UNBUILT = "it is not built for diffusion decoding"
@@ -56,7 +55,7 @@ def response_length(config: VllmConfig, prompt_len: int, max_tokens: int | None)
                 f"a prompt of {prompt_len} tokens is not allowed: it must have at most {limit - 1}, one less than "
                 "max_model_len, to leave room for a response"
             )
-        default = given(config.additional_config).get(GEN_LENGTH.key, GEN_LENGTH.default)
+        default = server_settings(config).value(GEN_LENGTH)
         return min(default, limit - prompt_len)
     if prompt_len + max_tokens > limit:
         raise SettingError(
@@ -70,8 +69,5 @@ def check_request(config: VllmConfig, params: SamplingParams, prompt_ids: Sequen
     """The request's response length in tokens. Raises SettingError unless it can be decoded as it asks."""
     check_params(params)
     length = response_length(config, len(prompt_ids), params.max_tokens)
-    traits = model_traits(config)
-    server = check_server(config.additional_config, traits)
-    settings = resolve(server, given(params.extra_args), traits)
-    Decoding(list(prompt_ids), length, settings, Sampling(), traits)  # its checks are the request's
+    server_settings(config).of_request(params.extra_args).check_canvas(length)
     return length

@@ -5,12 +5,16 @@ from dataclasses import dataclass
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.outputs import ModelRunnerOutput
 
-from vllm_dllm.batch import Batch, StepObservation
+from vllm_dllm.messages import Batch, StepObservation
+
+# in `additional_config`, once engine_config.py has been through it: whether the worker keeps every layer's inputs
+HIDDEN_CACHE = "dllm_hidden_cache"
 
 
 @dataclass
 class DllmSchedulerOutput(SchedulerOutput):
     batch: Batch | None = None  # None if no pass is due
+    step: int = 0  # which of the scheduler's steps this is
 
 
 @dataclass

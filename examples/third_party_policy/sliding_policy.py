@@ -23,6 +23,7 @@ class Sliding(CachePolicy):
 
     name = "sliding"
     options = (LOOKBACK,)
+    reasons = ("block start",)
 
     def __init__(self, row_shift: int, lookback: int):
         super().__init__(row_shift)
@@ -33,7 +34,7 @@ class Sliding(CachePolicy):
             pages.mark_all("block start")
 
     def positions(self, canvas):
-        masked = canvas.prompt_len + canvas.candidates()
+        masked = canvas.candidates
         # with row_shift -1 (Dream) a position is predicted at the row before it
         start = max(0, masked[0] + self.row_shift - self.lookback)
         return np.arange(start, masked[-1] + 1, dtype=np.int32)

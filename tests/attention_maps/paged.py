@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from vllm_dllm.attention_maps.rows import Rows
+from vllm_dllm.attention_maps.query_set import QuerySet
 
 LAYOUTS = ("NHD", "HND", "CPU")  # the first two are FlashAttention's, Triton's and FlashInfer's
 
@@ -42,7 +42,7 @@ class Case:
         self.queries = self.random(sum(counts), heads, size).mul(2).to(dtype)
         self.weights = self.random(sum(counts)).abs()
         self.keys, block_table = page_out(self.dense, page_size, layout)
-        self.rows = Rows(counts, np.asarray(lengths), block_table, page_size)
+        self.rows = QuerySet(counts, np.asarray(lengths), block_table, page_size)
 
     def random(self, *shape: int) -> torch.Tensor:
         return torch.randn(shape, generator=self.generator)

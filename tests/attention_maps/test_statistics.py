@@ -6,8 +6,9 @@ import torch
 from paged import LAYOUTS, Case
 
 from vllm_dllm.attention_maps import reference, statistics
-from vllm_dllm.attention_maps.rows import Rows
-from vllm_dllm.attention_maps.statistics import rollout_importance, similarity
+from vllm_dllm.attention_maps.query_set import QuerySet
+from vllm_dllm.probes.drift_worker import similarity
+from vllm_dllm.probes.rollout_worker import rollout_importance
 
 
 def dense_weights(case: Case) -> list[torch.Tensor]:
@@ -96,5 +97,5 @@ class _Tables:
     def __init__(self, layers):
         self.rows = iter([layer.rows for layer in layers])
 
-    def attention_mass(self, queries, weights, keys, scale, rows: Rows):
+    def attention_mass(self, queries, weights, keys, scale, rows: QuerySet):
         return reference.attention_mass(queries, weights, keys, scale, next(self.rows))

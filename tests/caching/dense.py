@@ -19,7 +19,7 @@ from vllm_dllm.worker.readout import Reader
 
 torch.set_num_threads(1)  # a pass is too small to share: threads would only wait for each other
 
-TRAITS = {"tiny-llada": ModelTraits(MASK, 0, False), "tiny-dream": ModelTraits(MASK, -1, True)}
+TRAITS = {"tiny-llada": ModelTraits(MASK, 0, "llada"), "tiny-dream": ModelTraits(MASK, -1, "dream")}
 SAMPLER = {"tiny-llada": "gumbel", "tiny-dream": "categorical"}
 
 
@@ -62,16 +62,16 @@ def decode(
 ) -> Decoding:
     """A request decoded whole, or to the EOS that ends its final prefix. The page ledger is checked after each pass."""
     traits = TRAITS[name]
-    decoding = Decoding(prompt_ids, gen_length, resolve({}, settings, traits), Sampling(**sampling), traits)
+    resolved = resolve({}, settings, traits)
+    decoding = Decoding(prompt_ids, gen_length, resolved, Sampling(**sampling), traits, recorded=True)
     canvas, dense = decoding.canvas, DenseCanvas(model(name), len(prompt_ids) + gen_length)
     reader = Reader(SAMPLER[name], MASK)
-    while not canvas.done and not (stop_at_eos and EOS in canvas.response[: canvas.prefix]):
-        plan = decoding.next_pass()
-        logits = dense.forward(canvas.tokens[plan.queries], plan.queries)
-        rows = plan.reads + (canvas.prompt_len + traits.row_shift)
-        at = np.searchsorted(plan.queries, rows)
-        assert (plan.queries[at] == rows).all(), "a row to be read is not computed"
-        seen = reader.read(logits[torch.from_numpy(at)], np.asarray([0, len(rows)]), [decoding.readout()])
-        decoding.finish_pass(seen.of_request(0, 0, len(rows), plan.reads))
+    while not canvas.done and not (stop_at_eos and EOS in canvas.response[: canvas.final]):
+        planned = decoding.plan()
+        logits = dense.forward(planned.token_ids, planned.queries)
+        assert (planned.queries[planned.places] == planned.reads + traits.row_shift).all(), "a row is not computed"
+        count = len(planned.reads)
+        seen = reader.read(logits[torch.from_numpy(planned.places)], np.asarray([0, count]), [planned.readout])
+        decoding.finish(planned, seen.of_request(0, 0, count, planned.reads))
         decoding.pages.check_integrity()
     return decoding

@@ -26,7 +26,7 @@ HERE = ("prefix", "dual", "dkv-decode", "dkv-greedy", "dkv-prefill", "dkv-pd", "
 def difference(case: dict, keys: dict) -> str | None:
     """The first thing in which our decoding of the case differs, or None."""
     decoding = decode(case["model"], case["prompt_ids"], case["gen_length"], keys)
-    trace = {key: [p[key] for p in decoding.trace] for key in ("query_tokens", "full", "unmasked")}
+    trace = {key: [getattr(p, key) for p in decoding.record] for key in ("query_tokens", "full", "unmasked")}
     want = case | {"query_tokens": query_tokens(case, trace["unmasked"])}
     if "unmasked" in want:
         want["unmasked"] = [sorted(part) for part in want["unmasked"]]

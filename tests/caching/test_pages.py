@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from vllm_dllm.caching import PageLedger
-from vllm_dllm.caching.pages import REASONS
+
+REASONS = ("entropy", "age", "interval")
 
 
 def new_ledger(length=20, page_size=8) -> PageLedger:
     """Three pages, of 8, 8 and 4 tokens, all just refreshed."""
-    pages = PageLedger(length, page_size)
+    pages = PageLedger(length, page_size, reasons=REASONS)
     pages.record(pages.queries(np.empty(0, np.int32)))
     return pages
 
@@ -57,8 +58,48 @@ def test_a_mark_is_counted_once_and_keeps_its_reason_until_the_page_is_recompute
 
 
 def test_an_unknown_reason_is_refused():
-    with pytest.raises(KeyError):
+    with pytest.raises(ValueError, match="'mood', which is not among the reasons first pass, reset, entropy"):
         new_ledger().mark_all("mood")
+
+
+def test_a_mark_made_while_a_pass_is_under_way_stays():
+    pages = new_ledger()
+    pages.mark(np.asarray([0]), "entropy")
+    planned, clock = pages.queries(queries()), pages.clock
+    pages.mark(np.asarray([0, 1]), "age")
+    pages.record(planned, clock)
+    assert pages.stale.tolist() == [True, True, False] and pages.age().tolist() == [0, 1, 1]
+    pages.check_integrity()
+    pages.record(pages.queries(queries()))
+    assert not pages.stale.any()
+
+
+def test_what_does_not_exist_is_neither_stale_nor_computed():
+    pages = PageLedger(20, 8, end=10, reasons=REASONS)
+    assert pages.stale.tolist() == [True, True, False] and pages.marks["first pass"] == 2
+    first = pages.queries(queries(3))
+    assert first.tolist() == list(range(10))
+    pages.record(first)
+    pages.mark_all("interval")
+    assert pages.num_stale == 2 and pages.queries(queries()).tolist() == list(range(10))
+    pages.record(pages.queries(queries()))
+    pages.check_integrity()
+
+
+def test_a_pass_computes_what_the_canvas_has_grown_by():
+    pages = PageLedger(20, 8, end=10, reasons=REASONS)
+    pages.record(pages.queries(queries()))
+    pages.grow(18)
+    assert pages.stale.tolist() == [False, False, True], "a page that exists now was never written"
+    assert pages.queries(queries(3)).tolist() == [3, *range(10, 18)]
+    assert pages.queries(queries(3), refresh=False).tolist() == [3, *range(10, 18)], "nor can they wait"
+    pages.record(pages.queries(queries(3)))
+    assert not pages.stale.any() and pages.partly.tolist() == [True, True, False]
+    assert pages.queries(queries(3)).tolist() == [3]
+    pages.grow(18)
+    pages.grow(20)
+    assert pages.queries(queries(3)).tolist() == [3, 18, 19] and not pages.num_stale
+    pages.check_integrity()
 
 
 def test_check_integrity_sees_a_ledger_that_was_tampered_with():
@@ -75,7 +116,7 @@ def test_against_a_record_of_every_position():
     rng = np.random.default_rng(3)
     for _ in range(60):
         length, page_size = int(rng.integers(1, 100)), int(rng.choice([1, 4, 32]))
-        pages = PageLedger(length, page_size)
+        pages = PageLedger(length, page_size, reasons=REASONS)
         last, whole, stale = np.full(length, -1), {}, set(range(pages.num_pages))
         page_of = np.arange(length) // page_size
         for step in range(12):

@@ -8,9 +8,10 @@ from dense import TRAITS, decode
 from vllm_dllm.caching import PageLedger
 from vllm_dllm.caching.registry import POLICIES
 from vllm_dllm.canvas import Canvas
-from vllm_dllm.observation import Observation
+from vllm_dllm.frontier import Blocks
+from vllm_dllm.messages import Observation
 from vllm_dllm.options import SettingError
-from vllm_dllm.settings import check_server, resolve
+from vllm_dllm.settings import ServerSettings, resolve
 
 # those that the dense model can serve: a pass of theirs reads nothing but tokens
 HERE = ("none", "prefix", "dual", "dkv-decode", "dkv-greedy", "dkv-prefill", "dkv-pd", "entropy")
@@ -19,17 +20,17 @@ LLADA, DREAM = 0, -1  # row shifts
 
 
 class Passes:
-    """A policy, a canvas of 12 response tokens and pages of 4, pass by pass."""
+    """A policy, a canvas of 12 response tokens and pages of 4, pass by pass. Positions are the response's here."""
 
     def __init__(self, name, row_shift=LLADA, block_length=6, **options):
         defaults = {o.name: o.default for o in POLICIES[name].options}
         self.policy = POLICIES[name](row_shift=row_shift, **(defaults | options))
-        self.canvas = Canvas([9] * PROMPT, 12, block_length, MASK)
-        self.pages = PageLedger(self.canvas.length, 4)
+        self.canvas = Canvas([9] * PROMPT, 12, MASK, Blocks(block_length))
+        self.pages = PageLedger(self.canvas.length, 4, reasons=self.policy.reasons)
 
     def queries(self, coming=()) -> list[int]:
         """The next pass as response positions: the prompt's last one is -1."""
-        self.policy.coming = np.asarray(coming, np.int64)
+        self.policy.coming = np.asarray(coming, np.int64) + PROMPT
         self.policy.mark(self.canvas, self.pages)
         self.planned = self.pages.queries(self.policy.positions(self.canvas))
         assert self.planned.dtype == np.int32 and (np.diff(self.planned) > 0).all()
@@ -37,10 +38,10 @@ class Passes:
 
     def finish(self, *unmasked, entropy=()) -> None:
         """The pass unmasks these response positions, read with these entropies."""
-        read = self.canvas.candidates()
+        read = self.canvas.candidates
+        chosen = np.asarray(unmasked, np.int64) + PROMPT
         entropies = np.zeros(len(read), np.float32)
-        entropies[np.searchsorted(read, unmasked)] = entropy or 0
-        chosen = np.asarray(unmasked, np.int64)
+        entropies[np.searchsorted(read, chosen)] = entropy or 0
         self.canvas.unmask(chosen, np.full(len(chosen), 20, np.int32))
         self.pages.record(self.planned)
         self.policy.observe(self.canvas, self.pages, Observation(read, read, entropies, entropy=entropies), chosen)
@@ -125,7 +126,7 @@ def test_un_right_recomputes_a_token_unmasked_after_its_right_neighbour():
 @pytest.mark.parametrize("name", ["dkv-decode", "dkv-pd"])
 def test_shift_is_refused_where_rows_are_not_shifted(name):
     settings = {"dllm_cache": name, "dllm_shift": "un"}
-    assert resolve({}, settings, TRAITS["tiny-dream"]).cache_options["shift"] == "un"
+    assert resolve({}, settings, TRAITS["tiny-dream"]).policy_options["shift"] == "un"
     with pytest.raises(SettingError, match="dllm_shift='un' is not read"):
         resolve({}, settings, TRAITS["tiny-llada"])
 
@@ -197,14 +198,13 @@ def test_entropy_with_page_scope_refreshes_pages_near_the_token_and_old_ones():
 
 def random_settings(rng, name: str, dream: bool) -> dict:
     keys = {"dllm_cache": name, "dllm_block_length": int(rng.integers(1, 40))}
-    if name == "dkv-greedy":
-        keys |= {"dllm_tokens_per_step": int(rng.integers(1, 5)), "dllm_score": "random"}
-    elif rng.random() < 0.5:
+    keys |= POLICIES[name].example
+    if POLICIES[name].example or rng.random() < 0.5:
         keys |= {"dllm_tokens_per_step": int(rng.integers(1, 5))}
     else:
         keys |= {"dllm_threshold": float(rng.random())}
     for option in POLICIES[name].options:
-        if option.row_shift_only and not dream:
+        if option.key == "dllm_shift" and not dream:
             continue
         if option.choices:
             keys[option.key] = str(rng.choice(option.choices))
@@ -226,16 +226,14 @@ def test_random_requests_decode_to_their_end(model, name):
         keys = random_settings(rng, name, model == "tiny-dream")
         prompt = rng.integers(8, 100, int(rng.integers(1, 50))).tolist()
         decoding = decode(model, prompt, int(rng.integers(1, 50)), keys, seed=1)  # its own checks
-        assert not decoding.canvas.masked.any() and MASK not in decoding.canvas.response
-        assert all(p["unmasked"] for p in decoding.trace)
-        assert [p["stale_pages"] for p in decoding.trace][0] == decoding.pages.num_pages
+        assert decoding.canvas.done and MASK not in decoding.canvas.response
+        assert all(p.unmasked for p in decoding.record)
+        assert decoding.record[0].stale_pages == decoding.pages.num_pages
 
 
 def test_dkv_greedy_without_scores_draws_them_by_the_seed():
     keys = {"dllm_cache": "dkv-greedy", "dllm_score": "random", "dllm_steps": 8, "dllm_block_length": 16}
-    orders = [
-        [p["unmasked"] for p in decode("tiny-llada", [9, 10, 11], 16, keys, seed=seed).trace] for seed in (1, 1, 2)
-    ]
+    orders = [[p.unmasked for p in decode("tiny-llada", [9, 10, 11], 16, keys, seed=seed).record] for seed in (1, 1, 2)]
     assert orders[0] == orders[1] != orders[2]
 
 
@@ -254,7 +252,7 @@ def test_dkv_greedy_refuses_what_hangs_on_a_pass(settings, words):
 def test_dkv_greedy_is_refused_for_dream_by_server_and_request():
     keys = {"dllm_cache": "dkv-greedy", "dllm_steps": 8, "dllm_score": "random"}
     with pytest.raises(SettingError, match="LLaDA models only"):
-        check_server(keys, TRAITS["tiny-dream"])
+        ServerSettings(keys, TRAITS["tiny-dream"])
     with pytest.raises(SettingError, match="LLaDA models only"):
         resolve({}, keys, TRAITS["tiny-dream"])
 

@@ -45,7 +45,7 @@ assert options()["dllm_lookback"].default == 16
 for model in ("tiny-llada", "tiny-dream"):
     keys = {{"dllm_cache": "sliding", "dllm_lookback": 2, "dllm_tokens_per_step": 1, "dllm_block_length": 8}}
     decoding = decode(model, [9] * 5, 16, keys)
-    queries = [p["query_tokens"] for p in decoding.trace]
+    queries = [p.query_tokens for p in decoding.record]
     assert queries[0] == queries[8] == 21 and all(1 <= n <= 11 for n in queries[1:8] + queries[9:]), queries
     assert MASK not in decoding.canvas.response
     try:

@@ -15,8 +15,7 @@ from vllm.v1.attention.backends.utils import get_supported_kv_cache_layouts, res
 from vllm.v1.core.kv_cache_utils import get_kv_cache_configs
 
 import vllm_dllm
-from vllm_dllm.batch import Batch
-from vllm_dllm.observation import Readout
+from vllm_dllm.messages import Batch, Readout
 
 PAGE = 32
 
@@ -70,10 +69,10 @@ class Loaded:
             positions=np.arange(count, dtype=np.int32),
             token_ids=np.asarray(ids, np.int32),
             query_starts=np.asarray([0, count], np.int32),
-            canvas_lens=np.asarray([count], np.int32),
+            ends=np.asarray([count], np.int32),
             block_table=np.arange(1, 2 + count // PAGE, dtype=np.int32)[None],
-            rows=np.arange(count, dtype=np.int32),
-            row_starts=np.asarray([0, count], np.int32),
+            places=np.arange(count, dtype=np.int32),
+            read_starts=np.asarray([0, count], np.int32),
             readouts=[Readout(logprobs=-1)],
         )
         with set_current_vllm_config(self.config):

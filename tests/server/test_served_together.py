@@ -10,9 +10,9 @@ from served import DRAWN, GEN_LENGTH, UNSURE, text_prompt
 from vllm_dllm.caching.registry import POLICIES
 from vllm_dllm.options import SettingError
 from vllm_dllm.settings import ModelTraits, resolve
-from vllm_dllm.unmasking import RULES
+from vllm_dllm.unmasking.registry import RULES
 
-LLADA = ModelTraits(mask_id=1, row_shift=0, dream=False)
+LLADA = ModelTraits(mask_id=1, row_shift=0, steps="llada")
 RULE_VALUES = {"threshold": 0.8, "steps": 16, "tokens_per_step": 3, "factor": 1.0, "entropy_bound": 0.4}
 SCORES = ("confidence", "margin", "entropy", "random")
 BLOCKS = (8, 16, 32)

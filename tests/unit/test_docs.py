@@ -12,8 +12,9 @@ from common import ROOT
 from vllm_dllm.caching import CachePolicy, PageLedger
 from vllm_dllm.caching.registry import POLICIES
 from vllm_dllm.canvas import Canvas
+from vllm_dllm.frontier import Blocks
 from vllm_dllm.options import Option, SettingError
-from vllm_dllm.settings import RULE_OPTIONS, ModelTraits, check_server, options, resolve
+from vllm_dllm.settings import RULE_OPTIONS, ModelTraits, options, resolve
 from vllm_dllm.unmasking.base import UnmaskingRule, top
 from vllm_dllm.unmasking.scores import SCORES
 
@@ -21,7 +22,7 @@ sys.path.append(str(ROOT / "docs"))
 import tables  # noqa: E402
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "examples" / "README.md"]
-TRAITS = [ModelTraits(mask_id=1, row_shift=0, dream=False), ModelTraits(mask_id=1, row_shift=-1, dream=True)]
+TRAITS = [ModelTraits(mask_id=1, row_shift=0, steps="llada"), ModelTraits(mask_id=1, row_shift=-1, steps="dream")]
 EXAMPLES = {"dllm_share", "dllm_every", "sliding"}  # of docs/architecture.md and examples/third_party_policy
 CHOOSE = {"dllm_cache", "dllm_score", *(o.key for o in RULE_OPTIONS)}
 
@@ -58,16 +59,16 @@ def test_example_classes():
     for block in blocks:
         exec(block, names)
     rule, policy = names["Share"](names["Share"].option.check(0.5)), names["Masked"](row_shift=0, every=3)
-    canvas = Canvas([2, 3], 16, 8, mask_id=1)
-    pages = PageLedger(canvas.length, 6)
+    canvas = Canvas([2, 3], 16, 1, Blocks(8))
+    pages = PageLedger(canvas.length, 6, reasons=policy.reasons)
     queries, unmasked = [], []
     while not canvas.done:
         policy.mark(canvas, pages)
         plan = pages.queries(policy.positions(canvas))
         pages.record(plan)
         queries.append(len(plan))
-        scores = np.full(canvas.gen_length, -np.inf, np.float32)
-        scores[canvas.candidates()] = 0.5
+        scores = np.full(canvas.length, -np.inf, np.float32)
+        scores[canvas.candidates] = 0.5
         chosen = rule.select(canvas, scores, None, None)
         unmasked.append(len(chosen))
         canvas.unmask(chosen, np.full(len(chosen), 9))
@@ -101,7 +102,7 @@ def accepted(settings: dict, traits: ModelTraits) -> bool:
     own = {key: value for key, value in settings.items() if not options()[key].server_only}
     server = {"dllm_hidden_cache": True} | {key: value for key, value in settings.items() if key not in own}
     try:
-        resolve(check_server(server, traits), own, traits)
+        resolve(server, own, traits)
     except SettingError:
         return False
     return True
@@ -115,14 +116,19 @@ def sample(option: Option):
 
 
 def table_says(option: Option, cache: str, rule: Option, score: str, traits: ModelTraits) -> bool:
-    by = tables.read_by(option)
+    """The words of the table, read by hand."""
+    by, dream = tables.read_by(option), traits.steps == "dream"
     special = {
-        tables.ALWAYS: True,
-        tables.SERVER: True,
-        tables.READ_BY["dllm_block_length"]: cache != "elastic",
-        tables.READ_BY["dllm_max_delay"]: cache != "none",
-        tables.READ_BY["dllm_scores"]: score == "random",
-        tables.READ_BY["dllm_certainty_sigma"]: score in ("confidence", "margin", "entropy"),
-        tables.READ_BY["dllm_alg_temp"]: traits.dream and rule.key == "dllm_steps" and score != "origin",
+        "every request": True,
+        "the server": True,
+        "blocks, not a window": cache != "elastic",
+        "every policy but `prefix`, `dual`, `d2`; every rule but `dllm_steps`": cache not in ("prefix", "dual", "d2")
+        and rule.key != "dllm_steps",
+        "every policy but `none`": cache != "none",
+        "`dllm_score=random`": score == "random",
+        "`dllm_score` of `confidence`, `margin` or `entropy`": score in ("confidence", "margin", "entropy"),
+        "`dllm_steps` of a Dream model, unless `dllm_score=origin`": dream
+        and rule.key == "dllm_steps"
+        and score != "origin",
     }
-    return special[by] if by in special else f"`{cache}`" in by and (traits.dream or tables.SHIFTED_ONLY not in by)
+    return special[by] if by in special else f"`{cache}`" in by and (dream or "with a Dream model" not in by)

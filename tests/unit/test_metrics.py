@@ -16,14 +16,15 @@ from vllm.v1.metrics.stats import SchedulerStats
 from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
 
 import vllm_dllm
-from vllm_dllm.caching.pages import REASONS
+from vllm_dllm.caching.registry import REASONS
 from vllm_dllm.decoding import Decoding, Sampling
+from vllm_dllm.messages import Observation
 from vllm_dllm.metrics import DllmStatLogger, StepCounts
-from vllm_dllm.observation import Observation
+from vllm_dllm.passes import Pass
 from vllm_dllm.settings import ModelTraits, resolve
 
 PROMPT, GEN, PAGE = 4, 8, 4  # canvases of 12 tokens in 3 pages
-LLADA = ModelTraits(mask_id=MASK, row_shift=0, dream=False)
+LLADA = ModelTraits(mask_id=MASK, row_shift=0, steps="llada")
 
 
 def decoding(**own) -> Decoding:
@@ -32,10 +33,13 @@ def decoding(**own) -> Decoding:
 
 
 def one_pass(counts: StepCounts, request: Decoding, entropy=0.0, req_id="a", **signals) -> None:
-    reads = request.next_pass().reads
-    sure = np.ones(len(reads), np.float32)
-    request.finish_pass(Observation(reads, reads + 10, sure, entropy=sure * entropy, **signals))
-    counts.add_pass(req_id, request)
+    finish(counts, request, request.plan(), entropy, req_id, **signals)
+
+
+def finish(counts: StepCounts, request: Decoding, planned: Pass, entropy=0.0, req_id="a", **measured) -> None:
+    sure = np.ones(len(planned.reads), np.float32)
+    seen = Observation(planned.reads, planned.reads + 10, sure, entropy=sure * entropy, **measured)
+    counts.add_pass(req_id, request, planned, request.finish(planned, seen))
 
 
 def test_passes_of_dual():
@@ -81,20 +85,22 @@ def test_postponed_refreshes():
     request, counts = decoding(cache="entropy", tau=0.5, tokens_per_step=1, recent_k=1, max_delay=2), StepCounts()
     one_pass(counts, request, entropy=0.9)
     for _ in range(2):
-        assert request.postpone() is not None
-        one_pass(counts, request, entropy=0.1)
-    assert request.postpone() is None and request.next_pass().stale_pages == 1, "the prompt's still is"
-    one_pass(counts, request, entropy=0.1)
+        postponed = request.postpone(request.plan())
+        assert postponed is not None and not postponed.stale_pages
+        finish(counts, request, postponed, entropy=0.1)
+    planned = request.plan()
+    assert request.postpone(planned) is None and planned.stale_pages == 1, "the prompt's still is"
+    finish(counts, request, planned, entropy=0.1)
     assert (counts.counts["passes"], counts.counts["postponed_refreshes"]) == (4, 2)
 
 
 def test_elastic():
     """A pass that the worker widened: its tokens are a mean over the layers, and every page was marked."""
     request, counts = decoding(cache="elastic", window_length=4, tokens_per_step=1), StepCounts()
-    tracked = np.asarray([1], np.int32)
-    one_pass(counts, request, tracked=tracked, layer_tokens=[12, 12, 12])
+    tracked = {"tracked": np.asarray([1], np.int32)}
+    one_pass(counts, request, signals=tracked, layer_tokens=[12, 12, 12])
     assert counts.take()["computed_tokens"] == 12
-    one_pass(counts, request, tracked=tracked, layer_tokens=[6, 12, 12])
+    one_pass(counts, request, signals=tracked, layer_tokens=[6, 12, 12])
     assert nonzero(counts.take()) == {
         "passes": 1,
         "computed_tokens": 10,

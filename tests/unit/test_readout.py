@@ -5,7 +5,7 @@ import pytest
 import torch
 from decoding_helpers import MASK
 
-from vllm_dllm.observation import Readout
+from vllm_dllm.messages import Readout
 from vllm_dllm.worker.readout import CHUNK, Reader, keep_top
 
 GUMBEL, CATEGORICAL = Reader("gumbel", MASK), Reader("categorical", MASK)
@@ -51,7 +51,7 @@ def test_what_nobody_asked_for_is_not_read():
 def test_confidence_in_float64_of_those_who_ask():
     logits = random_logits(6)
     logits[:, 3] += 25  # so sure that float32 cannot tell the rows apart
-    seen = GUMBEL.read(logits.clone(), np.asarray([0, 2, 6]), [Readout(), Readout(double=True)])
+    seen = GUMBEL.read(logits.clone(), np.asarray([0, 2, 6]), [Readout(), Readout(confidence64=True)])
     want = softmax(logits)[:, 3]
     assert seen.confidence64.dtype == np.float64 and len(set(want[2:])) == 4 > len(set(seen.confidence[2:]))
     assert seen.confidence64[2:].tolist() == want[2:].tolist()

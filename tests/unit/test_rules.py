@@ -116,11 +116,12 @@ def test_entropy_bound_by_its_statement(seed):
 @pytest.mark.parametrize("seed", range(20))
 def test_top_takes_the_largest(seed):
     rng = np.random.default_rng(seed)
-    scores = rng.random(50).astype(np.float32)
+    canvas = new_canvas(50, prompt_len=7)
+    scores = full_scores(canvas, rng.random(50))
     n = int(rng.integers(0, 51))
-    for pad in (0, 7):
-        chosen = top(scores, n, pad)
-        assert len(set(chosen.tolist())) == n and (chosen >= 0).all()
+    for whole in (False, True):
+        chosen = top(canvas, scores, n, whole)
+        assert len(set(chosen.tolist())) == n and (chosen >= 7).all()
         assert set(chosen.tolist()) == set(np.argsort(-scores)[:n].tolist())
 
 
@@ -130,8 +131,8 @@ def test_every_rule_unmasks_something_in_every_pass():
         for rule in (Threshold(0.99), TokensPerStep(3), Factor(0.1), EntropyBound(0.01)):
             canvas = new_canvas(20, block_length=6)
             while not canvas.done:
-                n = len(canvas.candidates())
+                n = len(canvas.candidates)
                 seen = observe(canvas, rng.random(n), rng.random(n) * 3)
                 chosen = rule.select(canvas, full_scores(canvas, seen.confidence), seen, None)
-                assert len(chosen) and set(chosen.tolist()) <= set(canvas.candidates().tolist())
-                unmask(canvas, chosen)
+                assert len(chosen) and set(chosen.tolist()) <= set(canvas.candidates.tolist())
+                unmask(canvas, chosen - canvas.prompt_len)

@@ -54,17 +54,19 @@ def test_scores_of_each_kind():
     unmask(canvas, [1])
     seen = observe(canvas, [0.25, 0.5], entropy=[2.0, 1.0], margin=[0.125, 0.375])
     no = -np.inf
-    assert score("confidence", canvas, seen, None).tolist() == [0.25, no, 0.5, no, no, no]
-    assert score("margin", canvas, seen, None).tolist() == [0.125, no, 0.375, no, no, no]
-    assert score("entropy", canvas, seen, None).tolist() == [-2.0, no, -1.0, no, no, no]
+    prompt = [no] * canvas.prompt_len
+    assert score("confidence", canvas, seen, None).tolist() == [*prompt, 0.25, no, 0.5, no, no, no]
+    assert score("margin", canvas, seen, None).tolist() == [*prompt, 0.125, no, 0.375, no, no, no]
+    assert score("entropy", canvas, seen, None).tolist() == [*prompt, -2.0, no, -1.0, no, no, no]
     fixed = np.arange(6, dtype=np.float32)
-    assert score("random", canvas, seen, None, fixed).tolist() == [0.0, no, 2.0, no, no, no]
+    assert score("random", canvas, seen, None, fixed).tolist() == [*prompt, 0.0, no, 2.0, no, no, no]
 
 
 def test_random_scores_are_the_generators():
     canvas = new_canvas(100)
     seen = observe(canvas, np.zeros(100))
     a, b, c = (score("random", canvas, seen, np.random.default_rng(s)) for s in (1, 1, 2))
+    a, b, c = (scores[canvas.candidates] for scores in (a, b, c))
     assert (a == b).all() and (a != c).any()
     assert 0 <= a.min() and a.max() < 1 and abs(a.mean() - 0.5) < 0.15
 
@@ -76,6 +78,7 @@ def test_the_certainty_prior_multiplies(kind):
     rng = np.random.default_rng(5)
     seen = observe(canvas, rng.random(10), entropy=rng.random(10), margin=rng.random(10))
     plain, prior = score(kind, canvas, seen, None), score(kind, canvas, seen, None, sigma=2.0)
-    at = canvas.candidates()
-    np.testing.assert_allclose(prior[at], plain[at] * density_by_sum(~canvas.masked, 2.0)[at], rtol=1e-4)
-    assert (prior[[3, 4]] == -np.inf).all()
+    at, start = canvas.candidates, canvas.prompt_len
+    density = density_by_sum(~canvas.masked[start:], 2.0)
+    np.testing.assert_allclose(prior[at], plain[at] * density[at - start], rtol=1e-4, atol=2e-5)
+    assert (prior[[start + 3, start + 4]] == -np.inf).all()

@@ -6,25 +6,27 @@ import numpy as np
 import pytest
 
 from vllm_dllm.caching.registry import POLICIES
+from vllm_dllm.frontier import Window
 from vllm_dllm.options import SettingError
-from vllm_dllm.settings import ModelTraits, check_server, given, options, resolve
-from vllm_dllm.unmasking import RULES, DreamSteps
+from vllm_dllm.settings import ModelTraits, ServerSettings, given, options, resolve
+from vllm_dllm.unmasking.dream_steps import DreamSteps
+from vllm_dllm.unmasking.registry import RULES
 
-LLADA = ModelTraits(mask_id=1, row_shift=0, dream=False)
-DREAM = ModelTraits(mask_id=1, row_shift=-1, dream=True)
+LLADA = ModelTraits(mask_id=1, row_shift=0, steps="llada")
+DREAM = ModelTraits(mask_id=1, row_shift=-1, steps="dream")
 
 
 def refusal(request: dict, server: dict | None = None, traits: ModelTraits = LLADA) -> str:
     with pytest.raises(SettingError) as refused:
-        resolve(check_server(server, traits), request, traits)
+        resolve(server or {}, request, traits)
     return str(refused.value)
 
 
 def test_defaults():
     s = resolve({}, None, LLADA)
-    assert (s.cache, s.rule, s.rule_value, s.block_length) == ("none", "threshold", 0.9, 32)
-    assert (s.score, s.scores, s.certainty_sigma, s.alg_temp) == ("confidence", None, None, 0.0)
-    assert not (s.needs_margin or s.needs_entropy or s.draws)
+    assert (s.cache, s.rule, s.rule_value, s.block_length) == ("none", RULES["threshold"], 0.9, 32)
+    assert (s.score, s.scores, s.certainty_sigma, s.window_length) == ("confidence", None, None, None)
+    assert not s.needs_entropy and s.rule_options == {}
 
 
 def test_the_documented_defaults():
@@ -40,7 +42,7 @@ def test_keys_of_others_and_none_are_not_given():
 
 
 def test_a_request_overrides_the_server():
-    server = check_server({"dllm_block_length": 8, "dllm_threshold": 0.5, "dllm_score": "margin"}, LLADA)
+    server = {"dllm_block_length": 8, "dllm_threshold": 0.5, "dllm_score": "margin"}
     s = resolve(server, {}, LLADA)
     assert (s.block_length, s.rule_value, s.score) == (8, 0.5, "margin")
     s = resolve(server, {"dllm_block_length": 16, "dllm_threshold": 0.7, "dllm_score": "confidence"}, LLADA)
@@ -48,19 +50,19 @@ def test_a_request_overrides_the_server():
 
 
 def test_a_chosen_rule_replaces_the_servers():
-    server = check_server({"dllm_threshold": 0.5}, LLADA)
+    server = {"dllm_threshold": 0.5}
     s = resolve(server, {"dllm_steps": 16}, LLADA)
-    assert (s.rule, s.rule_value) == ("steps", 16)
+    assert (s.rule, s.rule_value) == (RULES["steps"], 16)
 
 
 def test_what_went_with_the_servers_rule_goes_with_it():
-    server = check_server({"dllm_steps": 8, "dllm_score": "origin"}, DREAM)
+    server = {"dllm_steps": 8, "dllm_score": "origin"}
     assert resolve(server, {}, DREAM).score == "origin"
     assert resolve(server, {"dllm_threshold": 0.9}, DREAM).score == "confidence"
-    server = check_server({"dllm_steps": 8, "dllm_alg_temp": 0.5}, DREAM)
-    assert resolve(server, {}, DREAM).alg_temp == 0.5
-    assert resolve(server, {"dllm_threshold": 0.9}, DREAM).alg_temp == 0.0
-    server = check_server({"dllm_steps": 8, "dllm_certainty_sigma": 4}, LLADA)
+    server = {"dllm_steps": 8, "dllm_alg_temp": 0.5}
+    assert resolve(server, {}, DREAM).rule_options == {"alg_temp": 0.5}
+    assert resolve(server, {"dllm_threshold": 0.9}, DREAM).rule_options == {}
+    server = {"dllm_steps": 8, "dllm_certainty_sigma": 4}
     assert resolve(server, {}, LLADA).certainty_sigma == 4.0
     assert resolve(server, {"dllm_score": "random"}, LLADA).certainty_sigma is None
 
@@ -69,21 +71,19 @@ def test_what_is_measured_and_drawn():
     def settings(traits=DREAM, **own):
         return resolve({}, {f"dllm_{k}": v for k, v in own.items()}, traits)
 
-    assert settings(score="margin").needs_margin
+    assert settings(score="margin").score == "margin"
     assert settings(steps=4, score="entropy").needs_entropy
     assert settings(entropy_bound=0.1).needs_entropy
-    assert settings(steps=4, score="random").draws
-    assert not settings(steps=4, score="random", scores=[0.1, 0.2]).draws
-    assert settings(steps=4, score="origin").draws
-    assert settings(steps=4, alg_temp=0.1).draws and not settings(steps=4, alg_temp=0).draws
+    assert settings(steps=4, score="origin").make_rule().draws
+    assert settings(steps=4, alg_temp=0.1).make_rule().draws and not settings(steps=4, alg_temp=0).make_rule().draws
     np.testing.assert_array_equal(settings(steps=4, score="random", scores=[1, 2]).scores, np.float32([1, 2]))
 
 
 def test_the_rule_that_is_made():
-    assert type(resolve({}, {"dllm_steps": 4}, DREAM).make_rule(DREAM)) is DreamSteps
+    assert type(resolve({}, {"dllm_steps": 4}, DREAM).make_rule()) is DreamSteps
     for name, rule in RULES.items():
         value = 1 if rule.option.type is int else 0.5
-        assert type(resolve({}, {rule.option.key: value}, LLADA).make_rule(LLADA)) is rule, name
+        assert type(resolve({}, {rule.option.key: value}, LLADA).make_rule()) is rule, name
 
 
 RULE_KEYS = [rule.option.key for rule in RULES.values()]
@@ -95,14 +95,14 @@ def test_two_rules_contradict(second):
     assert f"{RULE_KEYS[0]}=1" in message and f"{second}=1" in message
     assert "at most one of" in message and all(key in message for key in RULE_KEYS)
     with pytest.raises(SettingError, match="contradict"):
-        check_server({RULE_KEYS[0]: 1, second: 1}, LLADA)
+        ServerSettings({RULE_KEYS[0]: 1, second: 1}, LLADA)
 
 
 def test_an_unknown_setting_is_refused():
     message = refusal({"dllm_treshold": 0.9})
     assert "dllm_treshold=0.9 is not a setting" in message and all(key in message for key in options())
     with pytest.raises(SettingError, match="dllm_treshold=0.9 is not a setting"):
-        check_server({"dllm_treshold": 0.9}, LLADA)
+        ServerSettings({"dllm_treshold": 0.9}, LLADA)
 
 
 @pytest.mark.parametrize("key", [key for key, option in options().items() if option.server_only])
@@ -138,7 +138,7 @@ def test_a_value_that_is_not_allowed(key, value):
     message = refusal({key: value})
     assert f"{key}={value!r} is not allowed" in message and options()[key].allowed in message
     with pytest.raises(SettingError, match=key):
-        check_server({key: value}, LLADA)
+        ServerSettings({key: value}, LLADA)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_a_setting_that_nothing_reads(request_settings, unread):
     message = refusal(request_settings)
     assert f"{unread}={request_settings[unread]!r} is not read by" in message and "which read " in message
     with pytest.raises(SettingError, match=unread):
-        check_server(request_settings, LLADA)
+        ServerSettings(request_settings, LLADA)
 
 
 def test_alg_temp_with_origin_is_not_read():
@@ -171,10 +171,10 @@ def test_a_policys_option_is_not_read_without_it(key):
 
 
 def test_a_chosen_policy_replaces_the_servers():
-    server = check_server({"dllm_cache": "entropy", "dllm_tau": 0.25}, LLADA)
-    assert resolve(server, {}, LLADA).cache_options["tau"] == 0.25
+    server = {"dllm_cache": "entropy", "dllm_tau": 0.25}
+    assert resolve(server, {}, LLADA).policy_options["tau"] == 0.25
     s = resolve(server, {"dllm_cache": "none"}, LLADA)
-    assert (s.cache, s.cache_options) == ("none", {})
+    assert (s.cache, s.policy_options) == ("none", {})
     assert "dllm_tau=0.5 is not read" in refusal({"dllm_cache": "none", "dllm_tau": 0.5}, server)
 
 
@@ -205,3 +205,68 @@ def test_a_score_that_floats_cannot_hold_is_refused(value):
     """As float32 it is infinite, and minus infinity marks what may not be unmasked."""
     message = refusal({"dllm_steps": 2, "dllm_score": "random", "dllm_scores": [0.5, value]})
     assert "dllm_scores=" in message and "is not allowed" in message
+
+
+# ---- blocks or a window ----
+
+
+def frontier(request: dict, server: dict | None = None, traits: ModelTraits = LLADA) -> tuple[str, int]:
+    made = resolve({"dllm_hidden_cache": True} | (server or {}), request, traits).make_frontier()
+    return ("window", made.length) if isinstance(made, Window) else ("blocks", made.block_length)
+
+
+def test_a_window_takes_the_blocks_place():
+    for cache in ("none", "entropy", "dkv-decode", "dkv-pd", "dkv-prefill"):
+        assert frontier({"dllm_cache": cache, "dllm_window_length": 8}) == ("window", 8)
+    assert frontier({"dllm_cache": "elastic"}) == ("window", 32)
+    assert frontier({"dllm_cache": "elastic", "dllm_window_length": 8}) == ("window", 8)
+    assert "dllm_block_length=4 is not read by dllm_window_length=8" in refusal(
+        {"dllm_window_length": 8, "dllm_block_length": 4}
+    )
+
+
+def test_a_request_chooses_between_the_servers_window_and_blocks():
+    window, blocks = {"dllm_window_length": 8}, {"dllm_block_length": 16}
+    assert frontier({}, window) == ("window", 8) and frontier({}, blocks) == ("blocks", 16)
+    assert frontier({"dllm_threshold": 0.5}, window) == ("window", 8)
+    assert frontier({"dllm_block_length": 4}, window) == ("blocks", 4)
+    assert frontier({"dllm_window_length": 4}, blocks) == ("window", 4)
+    assert frontier({"dllm_cache": "dual"}, window) == ("blocks", 32)
+    assert frontier({"dllm_steps": 8}, window) == ("blocks", 32)
+    assert frontier({"dllm_cache": "elastic"}, window) == ("window", 8)
+    assert frontier({"dllm_cache": "elastic"}, blocks) == ("window", 32)
+
+
+@pytest.mark.parametrize(
+    ("settings", "what", "instead"),
+    [
+        ({"dllm_cache": "dual", "dllm_window_length": 8}, "dllm_cache=dual is not allowed", "none, dkv-decode"),
+        ({"dllm_cache": "d2", "dllm_window_length": 8}, "dllm_cache=d2 is not allowed", "none, dkv-decode"),
+        ({"dllm_steps": 8, "dllm_window_length": 8}, "dllm_steps is not allowed", "dllm_threshold"),
+        (
+            {"dllm_steps": 8, "dllm_cache": "elastic"},
+            "dllm_steps is not allowed with dllm_cache=elastic",
+            "dllm_factor",
+        ),
+    ],
+)
+def test_what_needs_blocks_does_not_go_with_a_window(settings, what, instead):
+    message = refusal(settings, {"dllm_hidden_cache": True})
+    assert what in message and instead in message and "dllm_window_length=" in message
+
+
+def test_the_sources_that_rank_in_float64():
+    assert resolve({}, {"dllm_cache": "dual", "dllm_steps": 8}, LLADA).score == "confidence64"
+    assert resolve({}, {"dllm_cache": "none", "dllm_steps": 8}, LLADA).score == "confidence"
+    assert resolve({}, {"dllm_cache": "dual", "dllm_steps": 8}, DREAM).score == "confidence"
+    assert resolve({}, {"dllm_cache": "dual", "dllm_threshold": 0.9}, LLADA).score == "confidence"
+    assert resolve({}, {"dllm_cache": "dual", "dllm_steps": 8, "dllm_score": "margin"}, LLADA).score == "margin"
+
+
+def test_requests_that_ask_for_the_same_share_their_settings():
+    server = ServerSettings({"dllm_cache": "entropy"}, LLADA)
+    assert server.of_request({"dllm_tau": 0.5, "other": 1}) is server.of_request({"dllm_tau": 0.5})
+    assert server.of_request({"dllm_tau": 0.5}) is not server.of_request({"dllm_tau": 0.25})
+    for _ in range(2):  # a refusal is not remembered as an answer
+        with pytest.raises(SettingError):
+            server.of_request({"dllm_tau": object()})

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from decoding_helpers import full_scores, new_canvas, observe, unmask
 
+from vllm_dllm.frontier import num_blocks
 from vllm_dllm.options import SettingError
 from vllm_dllm.unmasking.dream_steps import DreamSteps
 from vllm_dllm.unmasking.steps import Steps
@@ -12,18 +13,18 @@ from vllm_dllm.unmasking.steps import Steps
 def counts(rule, canvas, rng=None) -> list[list[int]]:
     """How many positions each pass unmasks, block by block; scores are random, the best must be taken."""
     rng = rng or np.random.default_rng(0)
-    passes: list[list[int]] = [[] for _ in range(canvas.num_blocks)]
+    passes: list[list[int]] = [[] for _ in range(canvas.frontier.count)]
     while not canvas.done:
-        confidence = rng.random(len(canvas.candidates()))
+        confidence = rng.random(len(canvas.candidates))
         seen = observe(canvas, confidence)
-        block, candidates = canvas.block, canvas.candidates()
+        block, candidates = canvas.frontier.number, canvas.candidates
         chosen = rule.select(canvas, full_scores(canvas, seen.confidence), seen, rng)
         best = candidates[np.argsort(-seen.confidence)[: len(chosen)]]
-        if not getattr(rule, "origin", False) and not getattr(rule, "alg_temp", 0):
+        if not rule.score == "origin" and not getattr(rule, "alg_temp", 0):
             assert sorted(chosen.tolist()) == sorted(best.tolist())
         assert set(chosen.tolist()) <= set(candidates.tolist())
         passes[block].append(len(chosen))
-        unmask(canvas, chosen)
+        unmask(canvas, chosen - canvas.prompt_len)
         assert sum(map(len, passes)) < 1000, "does not end"
     return passes
 
@@ -50,30 +51,31 @@ def test_steps_of_a_shorter_last_block():
     ("steps", "gen_length", "block_length"), [(3, 16, 8), (5, 16, 8), (1, 16, 8), (32, 16, 8), (17, 16, 16), (4, 10, 4)]
 )
 def test_steps_that_do_not_divide(steps, gen_length, block_length):
-    canvas = new_canvas(gen_length, block_length)
+    blocks = num_blocks(gen_length, block_length)
     for rule in (Steps(steps), DreamSteps(steps)):
         with pytest.raises(SettingError) as refused:
-            rule.check(canvas)
+            rule.check(gen_length, blocks, block_length)
         assert f"dllm_steps={steps} is not allowed" in str(refused.value)
-        assert f"multiple of the number of blocks ({canvas.num_blocks}," in str(refused.value)
+        assert f"multiple of the number of blocks ({blocks}," in str(refused.value)
         assert f"at most {gen_length}" in str(refused.value)
 
 
 @pytest.mark.parametrize(("steps", "gen_length", "block_length"), [(16, 16, 8), (2, 16, 8), (9, 10, 4), (1, 1, 1)])
 def test_steps_that_divide(steps, gen_length, block_length):
-    Steps(steps).check(new_canvas(gen_length, block_length))
+    Steps(steps).check(gen_length, num_blocks(gen_length, block_length), block_length)
 
 
 @pytest.mark.parametrize("seed", range(50))
 def test_steps_by_their_statement(seed):
     rng = np.random.default_rng(seed)
     canvas = new_canvas(int(rng.integers(1, 60)), int(rng.integers(1, 30)))
-    each = int(rng.integers(1, max(1, canvas.gen_length // canvas.num_blocks) + 1))
+    each = int(rng.integers(1, max(1, canvas.gen_length // canvas.frontier.count) + 1))
     want = []
-    for block in range(canvas.num_blocks):
-        m = min(canvas.block_length, canvas.gen_length - block * canvas.block_length)
+    for block in range(canvas.frontier.count):
+        length = canvas.frontier.block_length
+        m = min(length, canvas.gen_length - block * length)
         want.append([n for i in range(each) if (n := m // each + (i < m % each))])
-    assert counts(Steps(each * canvas.num_blocks), canvas, rng) == want
+    assert counts(Steps(each * canvas.frontier.count), canvas, rng) == want
 
 
 # ---- Dream ----
@@ -108,11 +110,17 @@ def test_dream_steps_count_anew_in_each_block():
     assert got == [[2, 2, 2, 4]] * 2
 
 
+def by_origin(steps: int) -> DreamSteps:
+    rule = DreamSteps(steps)
+    rule.score = "origin"
+    return rule
+
+
 def test_origin_unmasks_each_with_the_steps_probability():
     steps, n = 5, 400
     t = np.linspace(1, 1e-3, steps + 1)
     rng = np.random.default_rng(1)
-    (got,) = counts(DreamSteps(steps, origin=True), new_canvas(n), rng)
+    (got,) = counts(by_origin(steps), new_canvas(n), rng)
     assert len(got) == steps and sum(got) == n
     left = n
     for i, count in enumerate(got[:-1]):
@@ -123,10 +131,10 @@ def test_origin_unmasks_each_with_the_steps_probability():
 
 
 def test_origin_looks_at_no_score():
-    canvas, rule = new_canvas(200), DreamSteps(2, origin=True)
+    canvas, rule = new_canvas(200), by_origin(2)
     seen = observe(canvas, np.linspace(0, 1, 200))
     chosen = rule.select(canvas, full_scores(canvas, seen.confidence), seen, np.random.default_rng(3))
-    assert 70 < len(chosen) < 130 and 80 < chosen.mean() < 120
+    assert 70 < len(chosen) < 130 and 80 < (chosen - canvas.prompt_len).mean() < 120
 
 
 def drawn(scores, alg_temp, n_steps=2, draws=3000) -> np.ndarray:
@@ -135,7 +143,8 @@ def drawn(scores, alg_temp, n_steps=2, draws=3000) -> np.ndarray:
     for seed in range(draws):
         canvas, rule = new_canvas(len(scores)), DreamSteps(n_steps, alg_temp=alg_temp)
         seen = observe(canvas, scores)
-        hits[rule.select(canvas, full_scores(canvas, seen.confidence), seen, np.random.default_rng(seed))] += 1
+        chosen = rule.select(canvas, full_scores(canvas, seen.confidence), seen, np.random.default_rng(seed))
+        hits[chosen - canvas.prompt_len] += 1
     return hits / draws
 
 
@@ -167,7 +176,7 @@ def test_a_small_alg_temp_ranks(alg_temp):
     canvas, rule = new_canvas(10), DreamSteps(4, alg_temp=alg_temp)
     seen = observe(canvas, np.linspace(0.1, 0.9, 10))
     chosen = rule.select(canvas, full_scores(canvas, seen.confidence), seen, np.random.default_rng(0))
-    assert sorted(chosen.tolist()) == [8, 9]
+    assert sorted((chosen - canvas.prompt_len).tolist()) == [8, 9]
 
 
 def test_alg_temp_ends_in_time():

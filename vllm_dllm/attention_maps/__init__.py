@@ -1,1 +1,1 @@
-"""What the policies measure in attention: read from the paged keys, beside vLLM's own attention kernels."""
+"""Attention weights read from the paged keys, beside vLLM's own attention kernels: what probes measure with."""

@@ -9,7 +9,7 @@ import torch
 import triton
 import triton.language as tl
 
-from vllm_dllm.attention_maps.rows import Rows
+from vllm_dllm.attention_maps.query_set import QuerySet
 
 DOT = {
     torch.float32: tl.float32,
@@ -111,18 +111,18 @@ def _probabilities(
 
 
 def attention_mass(
-    queries: torch.Tensor, weights: torch.Tensor, keys: torch.Tensor, scale: float, rows: Rows
+    queries: torch.Tensor, weights: torch.Tensor, keys: torch.Tensor, scale: float, of: QuerySet
 ) -> torch.Tensor:
     """As in reference.py."""
-    result = queries.new_empty((len(rows), queries.shape[1], rows.longest), dtype=torch.float32)
-    _launch(result, weights, queries, keys, scale, rows)
+    result = queries.new_empty((len(of), queries.shape[1], of.longest), dtype=torch.float32)
+    _launch(result, weights, queries, keys, scale, of)
     return result.sum(1)
 
 
-def attention_weights(queries: torch.Tensor, keys: torch.Tensor, scale: float, rows: Rows) -> torch.Tensor:
+def attention_weights(queries: torch.Tensor, keys: torch.Tensor, scale: float, of: QuerySet) -> torch.Tensor:
     """As in reference.py."""
-    result = queries.new_empty((queries.shape[1], len(queries), rows.longest), dtype=torch.float32)
-    _launch(result, None, queries, keys, scale, rows)
+    result = queries.new_empty((queries.shape[1], len(queries), of.longest), dtype=torch.float32)
+    _launch(result, None, queries, keys, scale, of)
     return result
 
 
@@ -132,29 +132,29 @@ def _launch(
     queries: torch.Tensor,
     keys: torch.Tensor,
     scale: float,
-    rows: Rows,
+    of: QuerySet,
 ) -> None:
     number, heads, size = queries.shape
     queries = queries.contiguous()
-    starts, lengths, table = rows.for_kernels
+    starts, lengths, table = of.for_kernels
     width = max(16, triton.next_power_of_2(size))
     tile = 64 if width * queries.element_size() <= 256 else 32  # two or three must fit into shared memory
     shared = {
         "GROUP": heads // keys.shape[1],
-        "PAGE": rows.page_size,
+        "PAGE": of.page_size,
         "SIZE": size,
         "WIDTH": width,
-        "ROWS": min(tile, max(16, triton.next_power_of_2(rows.most))),
+        "ROWS": min(tile, max(16, triton.next_power_of_2(of.most))),
         "KEYS": tile,
         "DOT": DOT[queries.dtype] if queries.is_cuda else tl.float32,  # the interpreter takes bfloat16 for integers
         "num_stages": 2,
     }
     sums = queries.new_empty((heads, number), dtype=torch.float32)
     strides = (*queries.stride()[:2], *keys.stride(), number, table.stride(0))
-    grid = (max(1, triton.cdiv(rows.most, shared["ROWS"])), heads, len(rows))
+    grid = (max(1, triton.cdiv(of.most, shared["ROWS"])), heads, len(of))
     _log_sum_exp[grid](sums, queries, keys, starts, lengths, table, scale, *strides, **shared)
-    grid = (triton.cdiv(rows.longest, tile), heads, len(rows))
+    grid = (triton.cdiv(of.longest, tile), heads, len(of))
     _probabilities[grid](
-        result, weights, sums, queries, keys, starts, lengths, table, scale, rows.longest, *strides, **shared,
+        result, weights, sums, queries, keys, starts, lengths, table, scale, of.longest, *strides, **shared,
         MASS=weights is not None,
     )  # fmt: skip

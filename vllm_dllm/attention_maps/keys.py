@@ -61,7 +61,7 @@ def check_keys(attention: nn.Module, dtype: torch.dtype) -> None:
         error = e
     raise ValueError(
         f"attention backend {attention.attn_backend.get_name()} with kv_cache_dtype={attention.kv_cache_dtype} is not "
-        "allowed: it lays keys out in a way that d2 and elastic cannot read; on a GPU, --attention-backend must be "
+        "allowed: it lays keys out in a way that policies which look into the attention cannot read; on a GPU, --attention-backend must be "
         "FLASH_ATTN, TRITON_ATTN, FLASHINFER or FLEX_ATTENTION, and --kv-cache-dtype auto or fp8"
     ) from error
 

@@ -1,6 +1,6 @@
 """Which positions the next pass computes. One file for each policy; `registry.POLICIES` lists them."""
 
-from vllm_dllm.caching.base import CachePolicy, Plan
+from vllm_dllm.caching.base import CachePolicy
 from vllm_dllm.caching.pages import PageLedger
 
-__all__ = ["CachePolicy", "PageLedger", "Plan"]
+__all__ = ["CachePolicy", "PageLedger"]

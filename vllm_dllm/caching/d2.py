@@ -8,8 +8,9 @@ import torch
 from vllm_dllm.caching.base import CachePolicy
 from vllm_dllm.canvas import Canvas
 from vllm_dllm.options import Option, SettingError
+from vllm_dllm.probes.rollout import Rollout
 from vllm_dllm.unmasking.base import top
-from vllm_dllm.unmasking.scores import certainty_density, raw_scores
+from vllm_dllm.unmasking.scores import raw_scores, response_certainty
 
 ROLLOUT_P = Option("rollout_p", float, 0.4, "share of the attention rollout that is computed", low=0, high=1)
 CURRENT_K = Option("current_k", int, 32, "masked positions that a pass computes", low=1)
@@ -42,7 +43,8 @@ class D2(CachePolicy):
 
     name = "d2"
     options = (ROLLOUT_P, CURRENT_K, CACHE_SIGMA, INFLATE_W)
-    needs_rollout = True
+    probe_class = Rollout
+    needs_blocks = True
 
     def __init__(self, row_shift: int, rollout_p: float, current_k: int, cache_sigma: float, inflate_w: int):
         super().__init__(row_shift)
@@ -52,6 +54,7 @@ class D2(CachePolicy):
         self.inflate_w = inflate_w
         self.first_scores: np.ndarray | None = None
         self.chosen: np.ndarray | None = None  # bool, one for each canvas position: the next pass
+        self.known = 0  # how far the canvas existed in the last pass
 
     @classmethod
     def check(cls, rule, score, row_shift):
@@ -60,19 +63,28 @@ class D2(CachePolicy):
                 f"dllm_score={score!r} is not allowed with dllm_cache=d2: it must be confidence, margin or entropy"
             )
 
+    def mark(self, canvas, pages):
+        self.candidates = canvas.candidates  # before the pass
+        if self.chosen is not None and self.known < canvas.end:  # the canvas has grown: what is new is computed anyway
+            self.chosen[self.known + self.row_shift : canvas.end] = True
+        self.known = canvas.end
+
     def positions(self, canvas):
         if self.chosen is None:
-            return np.arange(canvas.length, dtype=np.int32)
-        return np.flatnonzero(self.chosen).astype(np.int32)
+            return np.arange(canvas.end, dtype=np.int32)
+        return np.flatnonzero(self.chosen[: canvas.end]).astype(np.int32)
+
+    def probe(self, canvas):
+        return Rollout()
 
     def reads(self, canvas):
         if self.chosen is None:  # the first pass scores the whole response
-            return np.flatnonzero(canvas.masked)
-        candidates = canvas.candidates()
-        return candidates[self.chosen[self.rows(canvas, candidates)]]
+            return canvas.open()
+        candidates = canvas.candidates
+        return candidates[self.chosen[self.rows(candidates)]]
 
     def complete(self, canvas, seen):
-        unread = np.setdiff1d(canvas.candidates(), seen.positions)
+        unread = np.setdiff1d(canvas.candidates, seen.positions)
         if not len(unread):
             return seen
         order = np.argsort(np.concatenate((seen.positions, unread)), kind="stable")
@@ -96,35 +108,33 @@ class D2(CachePolicy):
 
     def observe(self, canvas, pages, seen, unmasked):
         if self.first_scores is None:
-            self.first_scores = raw_scores(seen.score, seen).copy()
-        wanted = self._certain(canvas)
+            self.first_scores = np.full(canvas.length, np.nan, np.float32)
+        new = np.isnan(self.first_scores[seen.positions])
+        self.first_scores[seen.positions[new]] = raw_scores(seen.score, seen)[new]
+        certain = self._certain(canvas, self.first_scores)
         chosen = np.zeros(canvas.length, bool)
-        at = np.flatnonzero(wanted)
-        chosen[self.rows(canvas, at[at + self.row_shift >= 0])] = True
-        chosen[canvas.prompt_len + unmasked] = True
-        chosen |= nucleus(seen.importance, self.rollout_p, ~chosen)
-        if self.row_shift:  # the last prompt row: `wanted` alone decides, not the rollout
-            chosen[canvas.prompt_len - 1] = wanted[0]
+        chosen[self.rows(certain[certain + self.row_shift >= canvas.prompt_len])] = True
+        chosen[unmasked] = True
+        chosen[: self.known] |= nucleus(seen.signals["importance"], self.rollout_p, ~chosen[: self.known])
+        if self.row_shift:  # the last prompt row: stage 1 alone decides, not the rollout
+            chosen[canvas.prompt_len - 1] = canvas.prompt_len in certain
         if self.inflate_w:
             fill_gaps(chosen, self.inflate_w)
         self.chosen = chosen
 
-    def _certain(self, canvas: Canvas) -> np.ndarray:
-        """Stage 1: which response positions, as a boolean for each."""
-        masked = canvas.masked
-        enough = np.flatnonzero(np.cumsum(masked) >= self.current_k)
-        last = int(enough[0]) if len(enough) else canvas.gen_length - 1
-        size = len(self.candidates)
-        scores = self.first_scores * certainty_density(~masked, self.sigma)
+    def _certain(self, canvas: Canvas, first_scores: np.ndarray) -> np.ndarray:
+        """Stage 1: masked positions."""
+        masked = canvas.open()
+        masked = masked[~np.isnan(first_scores[masked])]  # the others have not been computed yet
+        last = masked[self.current_k - 1] if len(masked) >= self.current_k else canvas.response_end - 1
+        scored = np.flatnonzero(~np.isnan(first_scores))
+        scores = np.full(canvas.length, -np.inf, np.float32)
+        scores[scored] = first_scores[scored] * response_certainty(canvas, self.sigma)[scored - canvas.prompt_len]
         scores[self.candidates] += scores.max()
-        scores[~masked] = -np.inf
-        scores[(last // size + 1) * size :] = -np.inf
-        wanted = np.zeros_like(masked)
-        wanted[top(scores, min(self.current_k, int(masked.sum())))] = True
-        return wanted
-
-    def mark(self, canvas, pages):
-        self.candidates = canvas.candidates()  # before the pass
+        scores[~canvas.masked] = -np.inf
+        size = len(self.candidates)
+        scores[canvas.prompt_len + ((last - canvas.prompt_len) // size + 1) * size :] = -np.inf
+        return top(canvas, scores, min(self.current_k, len(masked)))
 
 
 def nucleus(scores: np.ndarray, p: float, allowed: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ import numpy as np
 
 from vllm_dllm.caching.base import CachePolicy
 from vllm_dllm.options import Option
+from vllm_dllm.unmasking.scores import CONFIDENCE64
 
 REFRESH_INTERVAL = Option("refresh_interval", int, 2, "recompute everything each time this many passes are done", low=1)
 SHIFT = Option(
@@ -14,7 +15,8 @@ SHIFT = Option(
     "un",
     "compute the rows that predict masked and just-unmasked positions (un), or the positions' own too (un_right)",
     choices=("un", "un_right"),
-    row_shift_only=True,
+    when=lambda choice: choice.row_shift != 0,
+    read_by="with a Dream model",
 )
 
 
@@ -37,7 +39,8 @@ class DKVDecode(CachePolicy):
     """
 
     name = "dkv-decode"
-    double = True
+    reasons = ("block start", "interval")
+    steps_rank_by = CONFIDENCE64  # horseee/dKV-Cache's loop
     options: ClassVar[tuple[Option, ...]] = (REFRESH_INTERVAL, SHIFT)
 
     def __init__(self, row_shift: int, refresh_interval: int, shift: str = SHIFT.default):
@@ -52,11 +55,11 @@ class DKVDecode(CachePolicy):
             pages.mark_all("interval")
 
     def positions(self, canvas):
-        live = np.flatnonzero(canvas.masked | canvas.just_unmasked())
-        queries = self.rows(canvas, live)
-        last = np.int32(canvas.length - 1)
+        live = np.union1d(np.flatnonzero(canvas.masked[: canvas.end]), canvas.just_unmasked)
+        queries = self.rows(live)
+        last = np.int32(canvas.end - 1)
         if self.row_shift and self.shift == "un_right":
-            queries = np.union1d(queries, (live + canvas.prompt_len).astype(np.int32))
+            queries = np.union1d(queries, live.astype(np.int32))
             return np.union1d(queries, last) if last - 1 in queries else queries
         if self.row_shift and canvas.block_passes == 1:
             queries = np.append(queries, last)

@@ -20,7 +20,9 @@ class DKVGreedy(CachePolicy):
 
     name = "dkv-greedy"
     options = (REFRESH_INTERVAL, WINDOW_SIZE)
+    reasons = ("block start", "interval")
     looks_ahead = True
+    example = {"dllm_score": "random", "dllm_tokens_per_step": 1}
 
     def __init__(self, row_shift: int, refresh_interval: int, window_size: int):
         super().__init__(row_shift)
@@ -46,11 +48,13 @@ class DKVGreedy(CachePolicy):
             pages.mark_all("interval")
 
     def positions(self, canvas):
-        chosen = canvas.just_unmasked()
+        masked = canvas.masked[: canvas.end]
+        chosen = np.zeros(canvas.end, bool)
+        chosen[canvas.just_unmasked] = True
         chosen[self.coming] = True
         for position in self.coming.tolist():
-            near = np.flatnonzero(canvas.masked & ~chosen)
+            near = np.flatnonzero(masked & ~chosen)
             distance = near - position
             order = np.argsort(2 * np.abs(distance) - (distance < 0))
             chosen[near[order[: self.window_size]]] = True
-        return self.rows(canvas, np.flatnonzero(chosen))
+        return self.rows(np.flatnonzero(chosen))

@@ -14,4 +14,4 @@ class Dual(Prefix):
     name = "dual"
 
     def positions(self, canvas):
-        return self.rows(canvas, np.arange(*canvas.block_range))
+        return self.rows(np.arange(*canvas.block))

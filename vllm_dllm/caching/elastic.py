@@ -3,10 +3,9 @@
 import numpy as np
 
 from vllm_dllm.caching.base import CachePolicy
-from vllm_dllm.observation import Drift
 from vllm_dllm.options import Option, SettingError
+from vllm_dllm.probes.drift import Drift
 
-WINDOW_LENGTH = Option("window_length", int, 32, "masked positions in the sliding window", low=1)
 GAMMA = Option("gamma", float, 0.9, "refresh below this similarity of the tracked tokens' attention", low=0, high=1)
 TRACK_NUM = Option("track_num", int, 1, "most-attended tokens that each layer tracks", low=1)
 
@@ -17,18 +16,19 @@ class Elastic(CachePolicy):
     The window is the first `window_length` masked positions, instead of a block. In every layer the worker
     compares the tracked tokens' attention with what it was; where the similarity falls below `gamma`, the
     rest of the pass computes the whole canvas, from the next layer on. The next tracked tokens are, for
-    each layer, the `track_num` positions that the window attends to most. After an EOS is unmasked, masked
+    each layer, the `track_num` positions that the window attends to most. After an end token is unmasked, masked
     positions behind it are dropped. LLaDA only, as in the public code. It needs the hidden-state cache.
     """
 
     name = "elastic"
-    options = (WINDOW_LENGTH, GAMMA, TRACK_NUM)
-    needs_hidden = True
-    has_window = True
+    options = (GAMMA, TRACK_NUM)
+    reasons = ("drift",)
+    probe_class = Drift
+    window_length = 32
+    drops_behind_end = True
 
-    def __init__(self, row_shift: int, window_length: int, gamma: float, track_num: int):
+    def __init__(self, row_shift: int, gamma: float, track_num: int):
         super().__init__(row_shift)
-        self.window_length = window_length
         self.gamma = gamma
         self.track_num = track_num
         self.track = np.empty(0, np.int32)
@@ -37,28 +37,23 @@ class Elastic(CachePolicy):
     def check(cls, rule, score, row_shift):
         if row_shift:
             raise SettingError("dllm_cache='elastic' is not allowed for this model: it is for LLaDA models only")
-        if rule == "steps":
-            raise SettingError(
-                "dllm_steps is not allowed with dllm_cache=elastic: it has no blocks to divide steps over; "
-                "use dllm_threshold, dllm_tokens_per_step, dllm_factor or dllm_entropy_bound"
-            )
 
     def positions(self, canvas):
-        chosen = np.zeros(canvas.length, bool)
+        chosen = np.zeros(canvas.end, bool)
         chosen[self.track] = True
-        chosen[canvas.prompt_len + canvas.candidates()] = True
-        chosen[canvas.prompt_len + np.flatnonzero(canvas.just_unmasked())] = True
+        chosen[canvas.candidates] = True
+        chosen[canvas.just_unmasked] = True
         return np.flatnonzero(chosen).astype(np.int32)
 
-    def drift(self, canvas):
-        masked = np.zeros(canvas.length, bool)
-        masked[canvas.prompt_len : canvas.prompt_len + canvas.end] = canvas.masked[: canvas.end]
-        return Drift(self.track, self.gamma, self.track_num, masked)
+    def probe(self, canvas):
+        masked = np.zeros(canvas.end, bool)
+        masked[canvas.open()] = True
+        return Drift(self.track, self.gamma, self.track_num, masked, canvas.candidates)
 
     def observe(self, canvas, pages, seen, unmasked):
-        self.track = seen.tracked
+        self.track = seen.signals["tracked"]
         if seen.layer_tokens[-1] > seen.layer_tokens[0]:  # the worker widened the pass by itself
             pages.note_refresh("drift")
 
     def signals(self, seen, unmasked):
-        return {"layer_tokens": seen.layer_tokens, "tracked": seen.tracked.tolist()}
+        return {"layer_tokens": seen.layer_tokens, "tracked": seen.signals["tracked"].tolist()}

@@ -3,6 +3,7 @@
 import numpy as np
 
 from vllm_dllm.caching.base import CachePolicy
+from vllm_dllm.canvas import NEVER
 from vllm_dllm.options import Option
 
 TAU = Option("tau", float, 0.3, "refresh after unmasking a token whose entropy (nats) is above this", low=0)
@@ -13,7 +14,7 @@ MAX_AGE = Option("max_age", int, 4, "scope=page: pages not refreshed for this ma
 
 
 class Entropy(CachePolicy):
-    """The active block's masked positions and the `recent_k` most recently unmasked ones.
+    """The masked positions of the active block (or window) and the `recent_k` most recently unmasked ones.
 
     Where the largest entropy among the tokens that a pass unmasked exceeds `tau`, the next pass is a
     refresh: of everything (`scope=canvas`, the paper's), or of the pages at most `reach` pages away from
@@ -24,6 +25,7 @@ class Entropy(CachePolicy):
 
     name = "entropy"
     options = (TAU, RECENT_K, SCOPE, REACH, MAX_AGE)
+    reasons = ("entropy", "age")
     needs_entropy = True
 
     def __init__(self, row_shift: int, tau: float, recent_k: int, scope: str, reach: int, max_age: int):
@@ -35,14 +37,12 @@ class Entropy(CachePolicy):
         self.max_age = max_age
 
     def positions(self, canvas):
-        chosen = np.zeros(canvas.length, bool)
-        masked = canvas.candidates()
-        chosen[canvas.prompt_len + masked] = True
-        chosen[self.rows(canvas, masked)] = True
-        count = min(self.recent_k, canvas.gen_length - np.count_nonzero(canvas.masked))
-        if count:
-            recent = np.argsort(canvas.unmasked_in, kind="stable")[-count:]
-            chosen[canvas.prompt_len + recent] = True
+        chosen = np.zeros(canvas.end, bool)
+        chosen[canvas.candidates] = True
+        chosen[self.rows(canvas.candidates)] = True
+        if self.recent_k:
+            unmasked = np.flatnonzero(canvas.unmasked_in != NEVER)
+            chosen[unmasked[np.argsort(canvas.unmasked_in[unmasked], kind="stable")[-self.recent_k :]]] = True
         return np.flatnonzero(chosen).astype(np.int32)
 
     def signals(self, seen, unmasked):
@@ -55,6 +55,6 @@ class Entropy(CachePolicy):
         if self.scope == "canvas":
             pages.mark_all("entropy")
             return
-        near = (hot + canvas.prompt_len)[:, None] // pages.page_size + np.arange(-self.reach, self.reach + 1)
+        near = hot[:, None] // pages.page_size + np.arange(-self.reach, self.reach + 1)
         pages.mark(near[(near >= 0) & (near < pages.num_pages)], "entropy")
         pages.mark(pages.age() >= self.max_age, "age")

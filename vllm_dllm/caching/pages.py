@@ -4,8 +4,7 @@ import numpy as np
 
 PAGE_SIZE = 32  # tokens, unless set: as small as vLLM's CPU attention allows
 NEVER = -1
-# why a page is stale; `first pass`: nothing has been written to it yet
-REASONS = ("first pass", "block start", "interval", "entropy", "age", "drift", "reset")
+FIRST, RESET = "first pass", "reset"  # why a page is stale, where no policy says it
 
 
 class PageLedger:
@@ -19,49 +18,67 @@ class PageLedger:
     - **partly** refreshed: a later pass recomputed some of its positions.
     - **stale**: marked, with a reason. The next pass recomputes it whole, and then it is fresh.
 
-    Every page is stale at first: it holds what another request left there.
+    Every page is stale at first: it holds what another request left there. A page of which nothing exists yet
+    (`end`) has no state: it becomes stale when the canvas grows into it. Pages are marked while a pass is under
+    way, too: `clock` tells those marks from the ones that the pass was planned for.
     """
 
-    def __init__(self, length: int, page_size: int = PAGE_SIZE):
+    def __init__(self, length: int, page_size: int = PAGE_SIZE, end: int | None = None, reasons: tuple[str, ...] = ()):
+        """`end`: how far the canvas exists; None: all of it. `reasons`: what pages are marked for, besides ours."""
         self.length = length
         self.page_size = page_size
         self.num_pages = -(-length // page_size)
-        self.sizes = np.full(self.num_pages, page_size)
-        self.sizes[-1] = length - page_size * (self.num_pages - 1)
+        self._starts = np.arange(self.num_pages) * page_size
         self.passes = 0  # recorded so far
+        self.computed_to = 0  # every position before this has been computed
+        self.clock = 0  # how often pages were marked
         self.refreshed_in = np.full(self.num_pages, NEVER, np.int32)
         self.partly = np.zeros(self.num_pages, bool)
         self.stale = np.zeros(self.num_pages, bool)
         self.marked_in = np.full(self.num_pages, NEVER, np.int32)  # the pass before which a stale page was marked
-        self.marks = dict.fromkeys(REASONS, 0)  # pages marked so far, by reason
-        self.mark_all("first pass")
+        self._marked_at = np.zeros(self.num_pages, np.int64)  # the clock then
+        self.marks = dict.fromkeys((FIRST, RESET, *reasons), 0)  # pages marked so far, by reason
+        self.end = 0
+        self.sizes = np.zeros(self.num_pages, np.int64)  # of each page, the positions that exist
+        self.grow(length if end is None else end)
+
+    def grow(self, end: int) -> None:
+        """The canvas exists up to `end` from now on."""
+        if end == self.end:
+            return
+        new = self.sizes == 0
+        self.end = end
+        self.sizes = np.clip(end - self._starts, 0, self.page_size)
+        self.mark(new & (self.sizes > 0), FIRST)
 
     def mark(self, pages: np.ndarray, reason: str) -> None:
-        """Mark `pages` (page numbers or a boolean for each page) stale. One that already is keeps its mark."""
-        fresh = np.zeros(self.num_pages, bool)
-        fresh[pages] = True
-        fresh &= ~self.stale
-        self.stale |= fresh
-        self.marked_in[fresh] = self.passes
-        self.marks[reason] += int(np.count_nonzero(fresh))
+        """Mark `pages` (page numbers or a boolean for each page) stale. One that already is keeps its first mark's
+        pass and reason. Raises ValueError for a reason that was not announced."""
+        if reason not in self.marks:
+            raise ValueError(f"a page is marked for {reason!r}, which is not among the reasons {', '.join(self.marks)}")
+        marked = np.zeros(self.num_pages, bool)
+        marked[pages] = True
+        marked &= self.sizes > 0
+        self.clock += 1
+        self._marked_at[marked] = self.clock
+        marked &= ~self.stale
+        self.stale |= marked
+        self.marked_in[marked] = self.passes
+        self.marks[reason] += int(np.count_nonzero(marked))
 
     def mark_all(self, reason: str) -> None:
         self.mark(np.arange(self.num_pages), reason)
 
     def note_refresh(self, reason: str) -> None:
         """The worker recomputed the whole canvas by its own decision, inside the pass just recorded."""
-        self.marks[reason] += self.num_pages
-        self.refreshed_in[:] = self.passes - 1
+        exists = self.sizes > 0
+        self.marks[reason] += int(np.count_nonzero(exists))
+        self.refreshed_in[exists] = self.passes - 1
         self.partly[:] = False
 
     @property
     def num_stale(self) -> int:
         return int(np.count_nonzero(self.stale))
-
-    @property
-    def unwritten(self) -> bool:
-        """Whether a page still holds what another request left there."""
-        return bool((self.refreshed_in == NEVER).any())
 
     @property
     def oldest_mark(self) -> int:
@@ -72,36 +89,48 @@ class PageLedger:
         """Passes since each page was last recomputed whole; 0 right after."""
         return self.passes - 1 - self.refreshed_in
 
-    def queries(self, positions: np.ndarray) -> np.ndarray:
-        """int32, ascending: `positions` (ascending) and every position of the stale pages."""
-        stale = self.num_stale
-        if not stale:
+    def queries(self, positions: np.ndarray, refresh: bool = True) -> np.ndarray:
+        """int32, ascending: `positions` (ascending), every position that was never computed and, with `refresh`,
+        every position of the stale pages."""
+        stale = self.num_stale if refresh else 0
+        if stale and stale == np.count_nonzero(self.sizes):
+            return np.arange(self.end, dtype=np.int32)
+        if not stale and self.computed_to == self.end:
             return positions
-        if stale == self.num_pages:
-            return np.arange(self.length, dtype=np.int32)
-        chosen = np.repeat(self.stale, self.sizes)
+        chosen = np.zeros(self.end, bool)
+        if stale:
+            chosen[:] = np.repeat(self.stale, self.sizes)
+        chosen[self.computed_to :] = True
         chosen[positions] = True
         return np.flatnonzero(chosen).astype(np.int32)
 
-    def record(self, queries: np.ndarray) -> None:
-        """A pass recomputed the canvas positions `queries`."""
-        if len(queries) == self.length:
-            whole: np.ndarray | slice = slice(None)
+    def record(self, queries: np.ndarray, clock: int | None = None) -> None:
+        """A pass recomputed the canvas positions `queries`. It was planned when `clock` was what is given, or now."""
+        clock = self.clock if clock is None else clock
+        if len(queries) == self.end:
+            whole = self.sizes > 0
         else:
             counts = np.bincount(queries // self.page_size, minlength=self.num_pages)
             self.partly |= counts > 0
-            whole = counts == self.sizes
+            whole = (counts == self.sizes) & (counts > 0)
         self.refreshed_in[whole] = self.passes
         self.partly[whole] = False
-        self.stale[whole] = False
+        again = whole & (self._marked_at > clock)  # marked while the pass was under way
+        self.stale[whole & ~again] = False
+        self.marked_in[again] = self.passes
+        self.computed_to = self.end
         self.passes += 1
 
     def check_integrity(self) -> None:
         """Raise AssertionError unless the arrays agree with each other."""
-        assert self.sizes.sum() == self.length and (self.sizes > 0).all(), "pages do not cover the canvas"
+        exists = self.sizes > 0
         never = self.refreshed_in == NEVER
-        assert self.stale[never].all(), "a page that was never written is not stale"
+        assert self.sizes.sum() == self.end <= self.length, "pages do not cover the canvas"
+        assert self.computed_to <= self.end, "positions were computed that do not exist"
+        assert not self.stale[~exists].any() and never[~exists].all(), "a page that does not exist has a state"
+        assert self.stale[never & exists].all(), "a page that was never written is not stale"
         assert (self.refreshed_in < self.passes).all(), "a page was refreshed in a pass that is yet to come"
         assert (self.marked_in[self.stale] >= self.refreshed_in[self.stale]).all(), "a refreshed page is still stale"
         assert (self.marked_in <= self.passes).all(), "a page was marked in a pass that is yet to come"
+        assert (self._marked_at <= self.clock).all(), "a page was marked later than now"
         assert sum(self.marks.values()) >= self.num_stale, "a page is stale and was not marked"

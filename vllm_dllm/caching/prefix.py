@@ -3,6 +3,7 @@
 import numpy as np
 
 from vllm_dllm.caching.base import CachePolicy
+from vllm_dllm.unmasking.scores import CONFIDENCE64
 
 
 class Prefix(CachePolicy):
@@ -12,12 +13,14 @@ class Prefix(CachePolicy):
     """
 
     name = "prefix"
-    double = True  # NVlabs/Fast-dLLM's loop
+    reasons = ("block start",)
+    needs_blocks = True
+    steps_rank_by = CONFIDENCE64  # NVlabs/Fast-dLLM's loop
 
     def mark(self, canvas, pages):
         if canvas.block_passes == 0:
             pages.mark_all("block start")
 
     def positions(self, canvas):
-        start, _ = canvas.block_range
-        return self.rows(canvas, np.arange(start, canvas.gen_length))
+        start, _ = canvas.block
+        return self.rows(np.arange(start, canvas.end))

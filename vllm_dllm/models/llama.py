@@ -57,6 +57,15 @@ class BidirectionalLlama(nn.Module, SupportsQuant):
         """Hidden states [tokens, hidden_size] of `input_ids` [tokens] at `positions` [tokens]."""
         return self.model(input_ids, positions, None, inputs_embeds)
 
+    def layer_queries(self, layer: nn.Module, positions: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        """The queries [N, heads, head size] of a layer's attention at canvas `positions` [N], whose inputs are `hidden`
+        [N, hidden_size]."""
+        attention = layer.self_attn
+        qkv, _ = attention.qkv_proj(layer.input_layernorm(hidden))
+        q, k, _ = qkv.split([attention.q_size, attention.kv_size, attention.kv_size], dim=-1)
+        q, _ = attention.rotary_emb(positions, q.contiguous(), k.contiguous())
+        return q.view(len(q), attention.num_heads, attention.head_dim)
+
     def compute_logits(self, hidden_states: torch.Tensor) -> torch.Tensor | None:
         """[rows, vocabulary]; None on tensor-parallel ranks other than the first."""
         bias = self.lm_head.bias if self.config.head_bias else None

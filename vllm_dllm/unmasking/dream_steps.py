@@ -3,10 +3,20 @@
 import numpy as np
 import torch
 
+from vllm_dllm.options import Option
 from vllm_dllm.unmasking.base import top
 from vllm_dllm.unmasking.steps import Steps
 
 EPS = 1e-3  # Dream's `eps`: where its timesteps end
+ALG_TEMP = Option(
+    "alg_temp",
+    float,
+    0.0,
+    "Dream's alg_temp: draw positions by softmax(score / this); 0: the best ones",
+    low=0,
+    when=lambda choice: choice.score != "origin",
+    read_by="`dllm_steps` of a Dream model, unless `dllm_score=origin`",
+)
 
 
 class DreamSteps(Steps):
@@ -18,25 +28,30 @@ class DreamSteps(Steps):
     """
 
     scores = (*Steps.scores, "origin")
+    options = (ALG_TEMP,)
 
-    def __init__(self, steps: int, alg_temp: float = 0.0, origin: bool = False):
+    def __init__(self, steps: int, alg_temp: float = 0.0):
         super().__init__(steps)
         self.alg_temp = alg_temp
-        self.origin = origin
+
+    @property
+    def draws(self) -> bool:
+        return self.alg_temp > 0 or self.score == "origin"
 
     def choose(self, canvas, scores, masked, steps, rng):
         # float32 throughout: the source's rounding decides where the product just misses a whole number
         t = torch.linspace(1, EPS, steps + 1).numpy()
         share = np.float32(1) - t[self.step + 1] / t[self.step] if self.step < steps - 1 else np.float32(1)
-        if self.origin:
-            candidates = canvas.candidates()
+        if self.score == "origin":
+            candidates = canvas.candidates
             return candidates[rng.random(len(candidates)) < share]
         n = int(np.float32(masked) * share)
         if not n or not self.alg_temp:
-            return top(scores, n, pad=canvas.prompt_len)
-        weights = np.exp((scores - scores.max()).astype(np.float64) / self.alg_temp)
+            return top(canvas, scores, n, whole=True)
+        response = slice(canvas.prompt_len, canvas.response_end)
+        weights = np.exp((scores[response] - scores.max()).astype(np.float64) / self.alg_temp)
         # positions of weight 0 can't be drawn, and too few others may be left: the best of them follow
-        drawn = rng.choice(len(scores), min(n, np.count_nonzero(weights)), replace=False, p=weights / weights.sum())
+        drawn = rng.choice(len(weights), min(n, np.count_nonzero(weights)), replace=False, p=weights / weights.sum())
         scores = scores.copy()
-        scores[drawn] = np.inf
-        return top(scores, n, pad=canvas.prompt_len)
+        scores[canvas.prompt_len + drawn] = np.inf
+        return top(canvas, scores, n, whole=True)

@@ -20,8 +20,8 @@ class Factor(UnmaskingRule):
         self.factor = factor
 
     def select(self, canvas, scores, seen, rng):
-        best = np.sort(scores[canvas.candidates()])[::-1]
+        best = np.sort(scores[canvas.candidates])[::-1]
         n = np.arange(1, len(best) + 1, dtype=np.float32)
         over = np.flatnonzero((n + 1) * (1 - best) >= self.factor)
         count = over[0] if len(over) else len(best) - 1
-        return top(scores, max(1, int(count)))
+        return top(canvas, scores, max(1, int(count)))

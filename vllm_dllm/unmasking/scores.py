@@ -6,15 +6,17 @@ import numpy as np
 import torch
 
 from vllm_dllm.canvas import Canvas
-from vllm_dllm.observation import Observation
+from vllm_dllm.messages import Observation
 
 SCORES = ("confidence", "margin", "entropy", "random", "origin")
+# the confidence of a softmax in float64, by which some sources rank (`CachePolicy.steps_rank_by`)
+CONFIDENCE64 = "confidence64"
 
 
 def raw_scores(kind: str, seen: Observation) -> np.ndarray:
-    """Scores of the positions read, before any prior: float32, but for `confidence64`, with which some sources
-    rank (`CachePolicy.double`). `origin` draws and does not look at them."""
-    if kind == "confidence64":
+    """Scores of the positions read, before any prior: float32, but for `confidence64`. `origin` draws and does not
+    look at them."""
+    if kind == CONFIDENCE64:
         assert seen.confidence64 is not None
         return seen.confidence64
     if kind == "margin":
@@ -34,33 +36,38 @@ def score(
     fixed: np.ndarray | None = None,
     sigma: float | None = None,
 ) -> np.ndarray:
-    """One for each response position, of `raw_scores`'s type; -inf where it is no candidate or was not read.
+    """One for each canvas position, of `raw_scores`'s type; -inf where it is no candidate or was not read.
 
     `seen` may be None for `random`, which is then known before the pass.
 
-    `fixed` are the scores of `random` where the request brings its own; `sigma` in tokens is the
-    certainty prior's width (d2Cache, arXiv:2509.23094), which multiplies the score.
+    `fixed` are the scores of `random` where the request brings its own, one for each response position; `sigma` in
+    tokens is the certainty prior's width (d2Cache, arXiv:2509.23094), which multiplies the score.
     """
-    at = canvas.candidates()
+    at = canvas.candidates
     if kind == "random":
-        scores = np.full(canvas.gen_length, -np.inf, np.float32)
+        scores = np.full(canvas.length, -np.inf, np.float32)
         if fixed is None:
             assert rng is not None
             scores[at] = rng.random(len(at))
         else:
-            scores[at] = fixed[at]
+            scores[at] = fixed[at - canvas.prompt_len]
         return scores
     assert seen is not None
     raw = raw_scores(kind, seen)
-    scores = np.full(canvas.gen_length, -np.inf, raw.dtype)
+    scores = np.full(canvas.length, -np.inf, raw.dtype)
     if len(at) == len(seen.positions):  # what most policies read: the candidates
         scores[at] = raw
     else:
         at, _, read = np.intersect1d(at, seen.positions, assume_unique=True, return_indices=True)
         scores[at] = raw[read]
     if sigma:
-        scores[at] *= certainty_density(~canvas.masked, sigma)[at]
+        scores[at] *= response_certainty(canvas, sigma)[at - canvas.prompt_len]
     return scores
+
+
+def response_certainty(canvas: Canvas, sigma: float) -> np.ndarray:
+    """`certainty_density` of the canvas's response."""
+    return certainty_density(~canvas.masked[canvas.prompt_len : canvas.response_end], sigma)
 
 
 def certainty_density(known: np.ndarray, sigma: float) -> np.ndarray:

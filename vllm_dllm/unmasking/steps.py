@@ -6,8 +6,6 @@ from vllm_dllm.canvas import Canvas
 from vllm_dllm.options import Option, SettingError
 from vllm_dllm.unmasking.base import UnmaskingRule, top
 
-STEPS = Option("steps", int, None, "unmask in this many passes, divided evenly over the blocks", low=1)
-
 
 class Steps(UnmaskingRule):
     """`steps` passes in all, evenly over the blocks.
@@ -16,7 +14,8 @@ class Steps(UnmaskingRule):
     one while i < m % s, the largest scores first.
     """
 
-    option = STEPS
+    option = Option("steps", int, None, "unmask in this many passes, divided evenly over the blocks", low=1)
+    needs_blocks = True
 
     def __init__(self, steps: int):
         self.steps = steps
@@ -24,19 +23,18 @@ class Steps(UnmaskingRule):
         self.step = 0
         self.masked = 0  # candidates at that block's start
 
-    def check(self, canvas: Canvas) -> None:
-        if self.steps % canvas.num_blocks or self.steps > canvas.gen_length:
+    def check(self, gen_length, num_blocks, block_length):
+        if self.steps % num_blocks or self.steps > gen_length:
             raise SettingError(
                 f"dllm_steps={self.steps} is not allowed: it must be a multiple of the number of blocks "
-                f"({canvas.num_blocks}, for {canvas.gen_length} response tokens in blocks of "
-                f"{canvas.block_length}) and at most {canvas.gen_length}"
+                f"({num_blocks}, for {gen_length} response tokens in blocks of {block_length}) and at most {gen_length}"
             )
 
     def select(self, canvas, scores, seen, rng):
-        masked = len(canvas.candidates())
-        if canvas.block != self.block:
-            self.block, self.step, self.masked = canvas.block, 0, masked
-        chosen = self.choose(canvas, scores, masked, self.steps // canvas.num_blocks, rng)
+        masked = len(canvas.candidates)
+        if canvas.frontier.number != self.block:
+            self.block, self.step, self.masked = canvas.frontier.number, 0, masked
+        chosen = self.choose(canvas, scores, masked, self.steps // canvas.frontier.count, rng)
         self.step += 1
         return chosen
 
@@ -45,4 +43,4 @@ class Steps(UnmaskingRule):
     ) -> np.ndarray:
         """The positions of step `self.step` of the `steps` in this block; `masked` candidates are left."""
         n = self.masked // steps + (self.step < self.masked % steps)
-        return top(scores, n, pad=canvas.prompt_len)
+        return top(canvas, scores, n, whole=True)

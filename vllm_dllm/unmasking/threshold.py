@@ -17,4 +17,4 @@ class Threshold(UnmaskingRule):
 
     def select(self, canvas, scores, seen, rng):
         chosen = np.flatnonzero(scores >= self.threshold)
-        return chosen if len(chosen) else top(scores, 1)
+        return chosen if len(chosen) else top(canvas, scores, 1)

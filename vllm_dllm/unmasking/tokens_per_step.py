@@ -13,4 +13,4 @@ class TokensPerStep(UnmaskingRule):
         self.tokens_per_step = tokens_per_step
 
     def select(self, canvas, scores, seen, rng):
-        return top(scores, min(self.tokens_per_step, len(canvas.candidates())))
+        return top(canvas, scores, min(self.tokens_per_step, len(canvas.candidates)))

@@ -1,36 +1,24 @@
-"""A forward that goes layer by layer, for the passes whose policies look into the attention.
+"""A forward that goes layer by layer, for the passes that a probe looks into.
 
-Elastic-Cache decides inside the pass: a request whose tracked tokens' attention has drifted at layer l
-computes its whole canvas from layer l + 1 on, each request at its own layer or not at all:
-
-    layer          0    1    2    3
-    request a      37   37   84   84     drifted at layer 1
-    request b      29   29   29   29     did not drift
-    request c      16   16   16   16     another policy
-
-d2Cache's rollout goes from the last layer to the first. It is computed when the pass is done: from the
-queries of every layer, which are kept, and the keys, which are in the pages.
+A probe may have the rest of a request's pass compute the whole canvas, from the next layer on; the inputs of
+that layer at the other positions are then those of the hidden cache.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from vllm_dllm.attention_maps.keys import check_keys, key_scale, paged_keys
-from vllm_dllm.attention_maps.rows import Rows
-from vllm_dllm.attention_maps.statistics import (
-    as_on_first_rank,
-    column_mass,
-    implementation,
-    rollout_importance,
-    similarity,
-)
-from vllm_dllm.batch import Batch, Signals
+from vllm_dllm.attention_maps.query_set import QuerySet
+from vllm_dllm.attention_maps.statistics import implementation
+from vllm_dllm.messages import Batch
+from vllm_dllm.probes.base import WorkerProbe, worker_half
 
-Positions = dict[int, np.ndarray]  # of some requests, by their places in the batch: canvas positions, ascending
+Positions = Mapping[int, np.ndarray]  # of some requests, by their places in the batch: canvas positions, ascending
 
 
 class LayerwiseForward:
@@ -49,64 +37,102 @@ class LayerwiseForward:
         forward_context: Callable[[Batch], AbstractContextManager],
         hidden_cache: torch.Tensor | None,
     ):
-        self.model = model.model
+        self.model = model
+        self.layers = model.model.layers
         self.page_size = page_size
         self.device = device
         self.forward_context = forward_context
         self.hidden_cache = hidden_cache
         self.attention = implementation(device)
-        check_keys(self.model.layers[0].self_attn.attn, self.model.norm.weight.dtype)
+        check_keys(self.layers[0].self_attn.attn, model.model.norm.weight.dtype)
 
-    def __call__(self, batch: Batch) -> tuple[torch.Tensor, np.ndarray, Signals]:
-        """Hidden states [T'] after the last norm, the places of `batch.rows` in them, and the signals."""
+    def __call__(
+        self, batch: Batch
+    ) -> tuple[torch.Tensor, np.ndarray, dict[int, dict[str, Any]], dict[int, list[int]]]:
+        """Hidden states [T'] after the last norm, the places of the read positions in them, what the probes measured,
+        and how many positions each layer computed of requests whose pass could be widened."""
         read = _read_positions(batch)
-        elastic = _Elastic(self, batch, read) if batch.drift else None
-        rollout = _Rollout(self, batch) if batch.rollout else None
+        probes: list[WorkerProbe] = []
+        kept = sorted(i for asks in batch.probes.values() for i, ask in asks.items() if ask.needs_hidden)
+        layer_tokens: dict[int, list[int]] = {
+            i: [] for asks in batch.probes.values() for i, ask in asks.items() if ask.widens
+        }
+        for asks in batch.probes.values():
+            probes.append(worker_half(next(iter(asks.values())))(self, batch, asks))
         hidden = self.model.embed_input_ids(self.tensor(batch.token_ids))
-        now, positions = batch, self.tensor(batch.positions)
+        now, positions, cached = batch, self.tensor(batch.positions), self._cached(batch, kept)
         with ExitStack() as context:
             context.enter_context(self.forward_context(now))
-            for number, layer in enumerate(self.model.layers):
-                if elastic:
-                    elastic.before(number, layer, hidden)
-                hidden, query = _run(layer, positions, hidden)
-                if rollout:
-                    rollout.keep(layer, query)
-                drifted = elastic.after(layer, query) if elastic else []
-                if elastic and drifted and number + 1 < len(self.model.layers):
-                    hidden, now = self._expand(number + 1, now, hidden, drifted)
-                    positions = self.tensor(now.positions)
+            for number, layer in enumerate(self.layers):
+                for i, counts in layer_tokens.items():
+                    counts.append(int(now.query_starts[i + 1] - now.query_starts[i]))
+                for probe in probes:
+                    probe.before(number, hidden)
+                if cached is not None:
+                    slots, places = cached
+                    self.hidden(number)[slots] = hidden[places]
+                hidden, queries = _run(layer, positions, hidden)
+                widened = sorted({i for probe in probes for i in probe.after(number, queries)})
+                if widened and number + 1 < len(self.layers):
+                    hidden, now = self._widen(number + 1, now, hidden, widened)
+                    positions, cached = self.tensor(now.positions), self._cached(now, kept)
                     context.close()
                     context.enter_context(self.forward_context(now))
-                    elastic.place(now)
-                    if rollout:
-                        rollout.place(now)
-        signals = Signals()
-        if elastic:
-            signals.layer_tokens, signals.tracked = elastic.layer_tokens, elastic.tracked_next()
-        if rollout:
-            signals.importance = rollout.importance()
-        return self.model.norm(hidden), _places(now, read), signals
+                    for probe in probes:
+                        probe.place(now)
+        signals: dict[int, dict[str, Any]] = {}
+        for probe in probes:
+            for i, found in probe.signals().items():
+                signals.setdefault(i, {}).update(found)
+        return self.model.model.norm(hidden), _places(now, read), signals, layer_tokens
 
-    def _expand(self, number: int, now: Batch, hidden: torch.Tensor, drifted: list[int]) -> tuple[torch.Tensor, Batch]:
-        """The batch in which the drifted requests compute their whole canvas from layer `number` on."""
-        assert self.hidden_cache is not None
+    def _cached(self, now: Batch, kept: list[int]) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Where the hidden cache keeps the inputs of the `kept` requests' query positions, and their places."""
+        if not kept:
+            return None
+        queries = {i: self.queries_of(now, i) for i in kept}
+        return self.slots(now, queries), self.places(now, queries)
+
+    def _widen(self, number: int, now: Batch, hidden: torch.Tensor, widened: list[int]) -> tuple[torch.Tensor, Batch]:
+        """The batch in which the widened requests compute their whole canvas from layer `number` on."""
         queries = np.split(now.positions, now.query_starts[1:-1])
         parts = list(torch.split(hidden, np.diff(now.query_starts).tolist()))
-        for i in drifted:
-            whole = np.arange(now.canvas_lens[i], dtype=np.int32)
-            inputs = self.hidden_cache[number][self.slots(now, {i: whole})]  # a copy
+        for i in widened:
+            whole = np.arange(now.ends[i], dtype=np.int32)
+            inputs = self.hidden(number)[self.slots(now, {i: whole})]  # a copy
             inputs[self.tensor(queries[i])] = parts[i]
             queries[i], parts[i] = whole, inputs
         starts = np.cumsum([0] + [len(q) for q in queries]).astype(np.int32)
         return torch.cat(parts), now.with_queries(np.concatenate(queries), starts)
 
-    def rows(self, batch: Batch, positions: Positions) -> Rows:
+    # ---- what probes ask ----
+
+    def keys(self, number: int) -> tuple[torch.Tensor, float]:
+        """A layer's keys, as `paged_keys` gives them, and what scales a query's product with them."""
+        attention = self.layers[number].self_attn
+        return paged_keys(attention.attn), attention.scaling * key_scale(attention.attn)
+
+    def hidden(self, number: int) -> torch.Tensor:
+        """[KV slots, hidden size]: a layer's inputs as they were last computed, of requests whose probe needs them."""
+        assert self.hidden_cache is not None, "no policy that needs hidden states is served"
+        return self.hidden_cache[number]
+
+    def layer_queries(self, number: int, positions: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        """[N, heads, head size]: a layer's queries at canvas `positions` [N], from its inputs [N, hidden size]."""
+        return self.model.layer_queries(self.layers[number], positions, hidden)
+
+    def queries_of(self, batch: Batch, i: int) -> np.ndarray:
+        """The query positions of a request."""
+        return _queries(batch, i)
+
+    def attention_queries(self, batch: Batch, positions: Positions) -> QuerySet:
+        """The queries at `positions`, whose attention is looked at."""
         of = list(positions)
         counts = [len(p) for p in positions.values()]
-        return Rows(counts, batch.canvas_lens[of], batch.block_table[of], self.page_size, self.device)
+        return QuerySet(counts, batch.ends[of], batch.block_table[of], self.page_size, self.device)
 
     def places(self, batch: Batch, positions: Positions) -> torch.Tensor:
+        """Where the positions are among the batch's query positions."""
         return self.tensor(_places(batch, positions))
 
     def slots(self, batch: Batch, positions: Positions) -> torch.Tensor:
@@ -116,105 +142,8 @@ class LayerwiseForward:
         return self.tensor(np.concatenate(slots))
 
     def tensor(self, array: np.ndarray) -> torch.Tensor:
+        """int64, on the device."""
         return torch.from_numpy(array.astype(np.int64)).to(self.device, non_blocking=True)
-
-
-class _Elastic:
-    """Elastic-Cache (arXiv:2510.14973) in one pass: the drift tests, and what is to be tracked next."""
-
-    def __init__(self, forward: LayerwiseForward, batch: Batch, read: Positions):
-        self.forward = forward
-        self.asks = batch.drift
-        self.layer_tokens: dict[int, list[int]] = {i: [] for i in batch.drift}
-        self.window = {i: read[i] for i in batch.drift}
-        self.window_rows = forward.rows(batch, self.window)
-        self.window_weights = torch.ones(self.window_rows.starts[-1], device=forward.device)
-        self.masses: list[torch.Tensor] = []  # of each layer: the window's attention [requests, longest canvas]
-        self.tracked = {
-            i: ask.track
-            for i, ask in self.asks.items()
-            if len(ask.track) and len(_queries(batch, i)) < batch.canvas_lens[i]
-        }
-        self.place(batch)
-
-    def place(self, now: Batch) -> None:
-        """Find the positions of interest among the batch's query positions, which have changed."""
-        forward = self.forward
-        self.queries = {i: _queries(now, i) for i in self.asks}
-        self.query_places, self.query_slots = forward.places(now, self.queries), forward.slots(now, self.queries)
-        self.window_places = forward.places(now, self.window)
-        if self.tracked:
-            self.tracked_rows = forward.rows(now, self.tracked)
-            self.tracked_places = forward.places(now, self.tracked)
-            self.tracked_slots = forward.slots(now, self.tracked)
-            self.tracked_positions = forward.tensor(np.concatenate(list(self.tracked.values())))
-
-    def before(self, number: int, layer: nn.Module, hidden: torch.Tensor) -> None:
-        """The tracked tokens' attention as it was, and the inputs of this layer into the hidden cache."""
-        assert self.forward.hidden_cache is not None
-        cache = self.forward.hidden_cache[number]
-        for i, queries in self.queries.items():
-            self.layer_tokens[i].append(len(queries))
-        if self.tracked:
-            attention = layer.self_attn
-            qkv, _ = attention.qkv_proj(layer.input_layernorm(cache[self.tracked_slots]))
-            q, k, _ = qkv.split([attention.q_size, attention.kv_size, attention.kv_size], dim=-1)
-            q, _ = attention.rotary_emb(self.tracked_positions, q.contiguous(), k.contiguous())
-            self.old = self._weights(layer, q.view(len(q), attention.num_heads, attention.head_dim))
-        cache[self.query_slots] = hidden[self.query_places]
-
-    def after(self, layer: nn.Module, query: torch.Tensor) -> list[int]:
-        """Measure the window's attention; the requests whose tracked tokens' attention has drifted."""
-        rows = query[self.window_places]
-        self.masses.append(
-            column_mass(self.forward.attention, rows, self.window_weights, *_keys(layer), self.window_rows)
-        )
-        if not self.tracked:
-            return []
-        similarities = similarity(self.old, self._weights(layer, query[self.tracked_places]), self.tracked_rows)
-        similarities = as_on_first_rank(similarities).tolist()
-        drifted = [i for i, s in zip(self.tracked, similarities, strict=True) if s < self.asks[i].gamma]
-        for i in drifted:
-            del self.tracked[i]
-        return drifted
-
-    def _weights(self, layer: nn.Module, queries: torch.Tensor) -> torch.Tensor:
-        return self.forward.attention.attention_weights(queries, *_keys(layer), self.tracked_rows)
-
-    def tracked_next(self) -> Positions:
-        """Each request's tokens to track in the next pass: of each layer, those that the window attends to most."""
-        tracked = {}
-        for (i, ask), masses in zip(self.asks.items(), torch.stack(self.masses, 1).cpu(), strict=True):
-            length = len(ask.masked)
-            masses = masses[:, :length].masked_fill(torch.from_numpy(ask.masked), 0)
-            # rows that attend to one position alone make exact ties, which the golden files have in the CPU's order
-            most = masses.topk(min(ask.track_num, length)).indices
-            tracked[i] = np.unique(most.numpy()).astype(np.int32)
-        return tracked
-
-
-class _Rollout:
-    """The attention rollout (d2Cache, arXiv:2509.23094) of one pass: what is kept for it, and its column sums."""
-
-    def __init__(self, forward: LayerwiseForward, batch: Batch):
-        self.forward = forward
-        self.queries = {i: _queries(batch, i) for i in batch.rollout}
-        self.rows = forward.rows(batch, self.queries)
-        self.layers: list[tuple[torch.Tensor, torch.Tensor, float]] = []
-        self.place(batch)
-
-    def place(self, now: Batch) -> None:
-        self.query_places = self.forward.places(now, self.queries)
-
-    def keep(self, layer: nn.Module, query: torch.Tensor) -> None:
-        self.layers.append((query.index_select(0, self.query_places), *_keys(layer)))
-
-    def importance(self) -> Positions:
-        """float32, one for each canvas position."""
-        at = np.concatenate([line * self.rows.longest + p for line, p in enumerate(self.queries.values())])
-        layers = reversed(self.layers)
-        result = rollout_importance(self.forward.attention, layers, self.forward.tensor(at), self.rows).cpu().numpy()
-        return {i: line[:n] for i, line, n in zip(self.queries, result, self.rows.lengths, strict=True)}
 
 
 def _run(layer: nn.Module, positions: torch.Tensor, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -227,19 +156,13 @@ def _run(layer: nn.Module, positions: torch.Tensor, hidden: torch.Tensor) -> tup
     return hidden + residual, seen[0].view(len(hidden), attention.num_heads, attention.head_size)
 
 
-def _keys(layer: nn.Module) -> tuple[torch.Tensor, float]:
-    """The layer's keys, and what scales a query's product with them."""
-    attention = layer.self_attn
-    return paged_keys(attention.attn), attention.scaling * key_scale(attention.attn)
-
-
 def _queries(batch: Batch, i: int) -> np.ndarray:
     return batch.positions[batch.query_starts[i] : batch.query_starts[i + 1]]
 
 
 def _read_positions(batch: Batch) -> Positions:
-    rows = np.split(batch.rows, batch.row_starts[1:-1])
-    return {i: batch.positions[places] for i, places in enumerate(rows)}
+    places = np.split(batch.places, batch.read_starts[1:-1])
+    return {i: batch.positions[at] for i, at in enumerate(places)}
 
 
 def _places(batch: Batch, positions: Positions) -> np.ndarray:

@@ -21,10 +21,8 @@ from vllm.v1.worker.gpu.attn_utils import (
 )
 from vllm.v1.worker.utils import clear_layer_kv_caches
 
-from vllm_dllm.batch import Batch
-from vllm_dllm.observation import Readout
-from vllm_dllm.settings import given, has_hidden_cache
-from vllm_dllm.vllm_messages import DllmModelRunnerOutput, DllmSchedulerOutput
+from vllm_dllm.messages import Batch, Readout
+from vllm_dllm.vllm_messages import HIDDEN_CACHE, DllmModelRunnerOutput, DllmSchedulerOutput
 from vllm_dllm.worker.layerwise import LayerwiseForward
 from vllm_dllm.worker.readout import Reader
 
@@ -63,9 +61,13 @@ class DllmModelRunner:
     def _hidden_size(self) -> int:
         return self.vllm_config.model_config.hf_config.hidden_size
 
+    @property
+    def _keeps_hidden(self) -> bool:
+        return self.vllm_config.additional_config[HIDDEN_CACHE]
+
     def hidden_share(self) -> float:
         """The part of the KV cache's memory that the hidden-state cache takes, 0 without one."""
-        if not has_hidden_cache(given(self.vllm_config.additional_config)):
+        if not self._keeps_hidden:
             return 0.0
         kv = sum(spec.page_size_bytes / spec.block_size for spec in self.get_kv_cache_spec().values())
         hidden = self._num_layers * self._hidden_size * self.vllm_config.model_config.dtype.itemsize
@@ -97,7 +99,7 @@ class DllmModelRunner:
                 f"{kernel_block_sizes[0]} tokens; set --block-size {kernel_block_sizes[0]}"
             )
         self.hidden_cache = None
-        if has_hidden_cache(given(config.additional_config)):
+        if self._keeps_hidden:
             self.hidden_cache = torch.zeros(
                 (self._num_layers, kv_cache_config.num_blocks * self.page_size, self._hidden_size),
                 dtype=config.model_config.dtype,
@@ -151,30 +153,29 @@ class DllmModelRunner:
 
     @torch.inference_mode()
     def run(self, batch: Batch, req_ids: list[str]) -> ModelRunnerOutput:
-        """One step: forward at the query positions, read at the rows.
+        """One step: forward at the query positions, read at the places.
 
         Every layer writes the keys and values of the query positions into their pages, then attends to
         the whole canvas.
         """
-        rows, signals = batch.rows, None
-        if batch.drift or batch.rollout:
-            hidden, rows, signals = self.layerwise(batch)
+        places, signals, layer_tokens = batch.places, {}, {}
+        if batch.probes:
+            hidden, places, signals, layer_tokens = self.layerwise(batch)
         else:
             positions = self._to_device(batch.positions.astype(np.int64))
             with self._forward_context(batch):
                 hidden = self.model(self._to_device(batch.token_ids), positions)
-        logits = self.model.compute_logits(hidden[self._to_device(rows)])
+        logits = self.model.compute_logits(hidden[self._to_device(places)])
         output = DllmModelRunnerOutput(req_ids=req_ids, req_id_to_index={r: i for i, r in enumerate(req_ids)})
         if logits is not None:  # tensor parallelism: the first rank has them
-            output.observation = self.reader.read(logits, batch.row_starts, batch.readouts)
-            if signals is not None:
-                output.observation.signals = signals
+            output.observation = self.reader.read(logits, batch.read_starts, batch.readouts)
+            output.observation.signals, output.observation.layer_tokens = signals, layer_tokens
         return output
 
     def _forward_context(self, batch: Batch) -> AbstractContextManager:
         """vLLM's context for a forward at the batch's query positions."""
         page, place = np.divmod(batch.positions, self.page_size)
-        request = np.repeat(np.arange(len(batch.canvas_lens)), np.diff(batch.query_starts))
+        request = np.repeat(np.arange(len(batch.ends)), np.diff(batch.query_starts))
         slots = self._to_device(batch.block_table[request, page].astype(np.int64) * self.page_size + place)[None]
         return set_forward_context(
             self._attention_metadata(batch, slots),
@@ -193,8 +194,8 @@ class DllmModelRunner:
             query_start_loc_gpu=starts.to(self.device, non_blocking=True),
             query_start_loc_cpu=starts,
             max_query_len=int(query_lens.max()),
-            seq_lens=self._to_device(batch.canvas_lens),
-            max_seq_len=int(batch.canvas_lens.max()),
+            seq_lens=self._to_device(batch.ends),
+            max_seq_len=int(batch.ends.max()),
             block_tables=[self._to_device(batch.block_table)],
             slot_mappings=slots,
             kv_cache_config=self.kv_cache_config,

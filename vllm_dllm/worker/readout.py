@@ -3,14 +3,13 @@
 import numpy as np
 import torch
 
-from vllm_dllm.batch import StepObservation
-from vllm_dllm.observation import Readout
+from vllm_dllm.messages import Readout, StepObservation
 
-CHUNK = 64  # rows that are sampled at once: float64 noise for a large vocabulary takes room
+CHUNK = 64  # lines that are sampled at once: float64 noise for a large vocabulary takes room
 
 
 class Reader:
-    """Reads rows of logits.
+    """Reads logits [N, vocabulary], one line for each position that is read.
 
     `sampler` says how the model's authors draw tokens at a temperature: `gumbel` (LLaDA) or
     `categorical` (Dream). `mask_id` is never chosen: a position unmasked to the mask token would stay
@@ -21,22 +20,23 @@ class Reader:
         self.sample = {"gumbel": sample_gumbel, "categorical": sample_categorical}[sampler]
         self.mask_id = mask_id
 
-    def read(self, logits: torch.Tensor, row_starts: np.ndarray, readouts: list[Readout]) -> StepObservation:
-        """`logits`: [N, vocabulary], overwritten; request i has rows row_starts[i] to row_starts[i + 1]."""
+    def read(self, logits: torch.Tensor, read_starts: np.ndarray, readouts: list[Readout]) -> StepObservation:
+        """`logits`: [N, vocabulary], overwritten; request i has lines read_starts[i] to read_starts[i + 1]."""
         logits = logits.float()
-        parts = _groups(row_starts, readouts)
+        broken = self._set_aside(logits)
+        parts = _groups(read_starts, readouts)
         tokens = logits.new_empty(len(logits), dtype=torch.int64)
         values = logits.new_zeros(3, len(logits))  # confidence, margin, entropy
-        doubles = logits.new_zeros(len(logits), dtype=torch.float64) if any(r.double for r in readouts) else None
+        doubles = logits.new_zeros(len(logits), dtype=torch.float64) if any(r.confidence64 for r in readouts) else None
         logprobs: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
         for start, stop, first, readout in parts:
             for low in range(start, stop, CHUNK):
-                rows = slice(low, min(low + CHUNK, stop))
-                self._read_rows(logits[rows], low - start, readout, tokens[rows], values[:, rows])
-                if readout.double:
+                lines = slice(low, min(low + CHUNK, stop))
+                self._read_lines(logits[lines], low - start, readout, tokens[lines], values[:, lines])
+                if readout.confidence64:
                     assert doubles is not None
-                    probs = torch.softmax(logits[rows].double(), -1)
-                    doubles[rows] = probs.gather(-1, tokens[rows, None])[:, 0]
+                    probs = torch.softmax(logits[lines].double(), -1)
+                    doubles[lines] = probs.gather(-1, tokens[lines, None])[:, 0]
             if readout.logprobs is not None:
                 logprobs[first] = top_logprobs(logits[start:stop], tokens[start:stop], readout.logprobs)
         wants_margin = any(r.margin for r in readouts)
@@ -49,10 +49,25 @@ class Reader:
             entropy=values_host[2] if wants_entropy else None,
             confidence64=None if doubles is None else doubles.cpu().numpy(),
             logprobs={i: tuple(t.cpu().numpy() for t in part) for i, part in logprobs.items()},
+            broken=_places(broken),
             vocab_size=logits.shape[-1],
         )
 
-    def _read_rows(
+    def _set_aside(self, logits: torch.Tensor) -> torch.Tensor:
+        """Which lines have no finite best token (NaN, an infinity, nothing but the mask token): a boolean for each.
+
+        They become zeros, so that whatever is read of them is a number; their requests are not answered with it.
+        """
+        mask = logits[:, self.mask_id].clone()
+        logits[:, self.mask_id] = -torch.inf
+        best = logits.amax(-1)  # NaN if there is one
+        logits[:, self.mask_id] = mask
+        broken = ~(best.isfinite() & torch.maximum(best, mask).isfinite())
+        if logits.device.type != "cpu" or broken.any():  # to look costs little there, much elsewhere
+            logits.masked_fill_(broken[:, None], 0)
+        return broken
+
+    def _read_lines(
         self, logits: torch.Tensor, skip: int, readout: Readout, tokens: torch.Tensor, values: torch.Tensor
     ) -> None:
         if readout.temperature > 0:
@@ -70,11 +85,16 @@ class Reader:
             values[2] = -(probs * torch.log(probs + 1e-10)).sum(-1)
 
 
-def _groups(row_starts: np.ndarray, readouts: list[Readout]) -> list[tuple[int, int, int, Readout]]:
+def _places(flags: torch.Tensor) -> np.ndarray | None:
+    found = np.flatnonzero(flags.cpu().numpy())
+    return found if len(found) else None
+
+
+def _groups(read_starts: np.ndarray, readouts: list[Readout]) -> list[tuple[int, int, int, Readout]]:
     """(start, stop, first request, readout): neighbours that read the same greedily are read at once."""
     groups: list[tuple[int, int, int, Readout]] = []
     for i, readout in enumerate(readouts):
-        start, stop = int(row_starts[i]), int(row_starts[i + 1])
+        start, stop = int(read_starts[i]), int(read_starts[i + 1])
         alone = readout.temperature > 0 or readout.logprobs is not None
         if groups and not alone and groups[-1][3] == readout:
             groups[-1] = (groups[-1][0], stop, groups[-1][2], readout)
@@ -103,7 +123,7 @@ def keep_top(logits: torch.Tensor, top_k: int, top_p: float) -> torch.Tensor:
 
 
 def _generator(readout: Readout, skip: int, device: torch.device) -> torch.Generator:
-    """This pass's generator, for the rows from `skip` on: the draw depends on nothing else in the batch."""
+    """This pass's generator, for the lines from `skip` on: the draw depends on nothing else in the batch."""
     return torch.Generator(device).manual_seed((readout.seed + skip) % 2**63)
 
 
@@ -129,7 +149,7 @@ def sample_categorical(
 def top_logprobs(
     logits: torch.Tensor, tokens: torch.Tensor, count: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """ids and log probabilities [rows, 1 + count] (the chosen token first), and the chosen token's rank [rows]."""
+    """ids and log probabilities [lines, 1 + count] (the chosen token first), and the chosen token's rank [lines]."""
     logprobs = logits.log_softmax(-1)
     chosen = logprobs.gather(-1, tokens[:, None])
     best = logprobs.topk(logits.shape[-1] if count < 0 else count, -1)

@@ -1,4 +1,4 @@
-"""Which rows of attention are looked at."""
+"""Which queries' attention is looked at."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -7,15 +7,15 @@ import numpy as np
 import torch
 
 
-class Rows:
-    """N query rows of R requests, one request's after the other's, each attending to its request's canvas.
+class QuerySet:
+    """N queries of R requests, one request's after the other's, each attending to its request's canvas.
 
     request       0           | 1     | 2
-    row           0 1 2 ..  9 | 10 11 | 12 ..     N in all
+    query         0 1 2 ..  9 | 10 11 | 12 ..     N in all
     starts        0             10      12     N
 
-    `counts` has each request's number of rows, `lengths` [R] its canvas length, and `block_table`
-    [R, most pages] its page numbers. Made once for all layers that look at the same rows.
+    `counts` has each request's number of queries, `lengths` [R] how far its canvas exists, and `block_table`
+    [R, most pages] its page numbers. Made once for all layers that look at the same queries' attention.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Rows:
         return tuple(self._to_device(array, np.int32) for array in (starts, lengths, self.block_table))
 
     def mean(self, sums: torch.Tensor) -> torch.Tensor:
-        """Each request's mean over its rows and canvas, [R], of `sums` [N] over the canvas."""
+        """Each request's mean over its queries and canvas, [R], of `sums` [N] over the canvas."""
         return self._shares @ sums
 
     @cached_property

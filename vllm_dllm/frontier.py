@@ -1,0 +1,84 @@
+"""The frontier: which masked positions of a canvas may be unmasked now. A block, or a sliding window."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from vllm_dllm.canvas import Canvas
+
+
+class Frontier(ABC):
+    """Where one request's candidates come from. Positions are canvas positions.
+
+    `begin` and `stop` bound the active block, `number` counts the blocks before it, `began` is the number of
+    passes that were finished when it became active.
+    """
+
+    count: int  # blocks in all
+    begin: int
+    stop: int
+    number = 0
+    began = 0
+
+    @abstractmethod
+    def start(self, canvas: Canvas) -> None:
+        """Called once, when `canvas` has been made."""
+
+    def advance(self, canvas: Canvas) -> None:  # noqa: B027 (a window has nothing to do)
+        """Called when a pass has unmasked something, or nothing."""
+
+    @abstractmethod
+    def candidates(self, canvas: Canvas) -> np.ndarray:
+        """int64 masked positions that may be unmasked now, ascending."""
+
+
+class Blocks(Frontier):
+    """The response cut into blocks of `block_length` positions, given ones included, decoded left to right.
+
+    A block without masked positions is passed over. The last one may be shorter.
+    """
+
+    def __init__(self, block_length: int):
+        self.block_length = block_length
+
+    def start(self, canvas):
+        self.block_length = min(self.block_length, canvas.gen_length)
+        self.count = num_blocks(canvas.gen_length, self.block_length)
+        self._to(canvas, 0)
+        self.advance(canvas)
+
+    def advance(self, canvas):
+        while self.number < self.count and not canvas.masked[self.begin : self.stop].any():
+            self._to(canvas, self.number + 1)
+
+    def _to(self, canvas: Canvas, number: int) -> None:
+        self.number = number
+        self.began = canvas.passes
+        self.begin = canvas.prompt_len + number * self.block_length
+        self.stop = min(self.begin + self.block_length, canvas.response_end)
+
+    def candidates(self, canvas):
+        stop = min(self.stop, canvas.end, canvas.dropped_from)
+        return self.begin + np.flatnonzero(canvas.masked[self.begin : stop])
+
+
+class Window(Frontier):
+    """The first `length` masked positions of the response, wherever they are. The response is one block."""
+
+    def __init__(self, length: int):
+        self.length = length
+
+    def start(self, canvas):
+        self.count = 1
+        self.begin, self.stop = canvas.prompt_len, canvas.response_end
+
+    def candidates(self, canvas):
+        return canvas.open()[: self.length]
+
+
+def num_blocks(gen_length: int, block_length: int) -> int:
+    return -(-gen_length // min(block_length, gen_length))

@@ -1,0 +1,115 @@
+"""What crosses between scheduler and worker in a step: flat arrays of NumPy, no engine, no device.
+
+scheduler -- Batch: what to compute, what to read and how --> worker
+scheduler <-- StepObservation: what was read and measured --- worker
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vllm_dllm.probes.base import Probe
+
+
+class Readout(NamedTuple):
+    """What to read of a request's predictions, and how its tokens are chosen."""
+
+    temperature: float = 0.0  # 0: the most likely token
+    top_k: int = 0  # 0: all
+    top_p: float = 1.0
+    seed: int = 0  # of this pass; read only with temperature > 0
+    margin: bool = False
+    entropy: bool = False
+    confidence64: bool = False  # the confidence of a softmax in float64 too
+    logprobs: int | None = None  # how many of the most likely tokens; -1: the whole vocabulary
+
+
+@dataclass
+class Batch:
+    """The passes of R requests: T query positions, of which N are read. All arrays int32.
+
+    request         0            |  1      |  2
+    positions       0 1 2 .. 79  |  4 5 6  |  0 1 ..      T canvas positions to compute
+    query_starts    0              80        83      T
+    places          64 .. 79     |  81 82  |  ..          N places in the T
+    read_starts     0              16        18      N
+    """
+
+    positions: np.ndarray  # [T]
+    token_ids: np.ndarray  # [T]
+    query_starts: np.ndarray  # [R + 1]
+    ends: np.ndarray  # [R]: how far each request's canvas exists, which is what its queries attend to
+    block_table: np.ndarray  # [R, most pages of a request]: page numbers, 0 where there are none
+    places: np.ndarray  # [N]
+    read_starts: np.ndarray  # [R + 1]
+    readouts: list[Readout]  # [R]
+    # by the probe's name, then by the request's place in the batch: what policies want measured in the attention
+    probes: dict[str, dict[int, Probe]] = field(default_factory=dict)
+
+    def with_queries(self, positions: np.ndarray, query_starts: np.ndarray) -> "Batch":
+        """The same requests, computing other positions. Token ids and places are the old ones."""
+        return replace(self, positions=positions, query_starts=query_starts)
+
+
+@dataclass
+class Observation:
+    """What one pass read for one request, one entry for each position that it predicted.
+
+    `confidence` is the probability of the chosen token; `margin` the distance of the two largest
+    probabilities; `entropy` is in nats; `confidence64` is the confidence of a softmax in float64. The last
+    three are there if the pass was asked for them.
+    `logprobs` has, per position, the ids and log probabilities of the chosen token and then the most
+    likely ones, and the chosen token's rank. `signals` are what the pass's probe measured, by name.
+    """
+
+    positions: np.ndarray  # canvas positions, ascending
+    tokens: np.ndarray
+    confidence: np.ndarray
+    margin: np.ndarray | None = None
+    entropy: np.ndarray | None = None
+    confidence64: np.ndarray | None = None
+    logprobs: tuple[np.ndarray, np.ndarray, np.ndarray] | None = field(default=None, repr=False)
+    finite: bool = True  # False: for some position no token had a finite logit that was the largest
+    signals: dict[str, Any] = field(default_factory=dict)
+    layer_tokens: list[int] | None = None  # positions computed in each layer, if the probe could widen the pass
+    score: str = "confidence"  # what the request ranks by
+    vocab_size: int = 0
+
+
+@dataclass
+class StepObservation:
+    """What a step's passes read: arrays of N entries, in the order of `Batch.places`.
+
+    `margin`, `entropy` and `confidence64` hold values where the request's readout asked for them.
+    `logprobs`, `signals` and `layer_tokens` have an entry for each request (by its place in the batch) that
+    wants them.
+    """
+
+    tokens: np.ndarray
+    confidence: np.ndarray
+    margin: np.ndarray | None = None
+    entropy: np.ndarray | None = None
+    confidence64: np.ndarray | None = None
+    logprobs: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=dict)
+    broken: np.ndarray | None = None  # places among the N without a finite best token, if there are any
+    vocab_size: int = 0
+    signals: dict[int, dict[str, Any]] = field(default_factory=dict)
+    layer_tokens: dict[int, list[int]] = field(default_factory=dict)
+
+    def of_request(self, i: int, start: int, stop: int, positions: np.ndarray) -> Observation:
+        """The part of request `i`, whose entries are [start, stop) and predict canvas `positions`."""
+        part = slice(start, stop)
+        return Observation(
+            positions=positions,
+            tokens=self.tokens[part],
+            confidence=self.confidence[part],
+            margin=None if self.margin is None else self.margin[part],
+            entropy=None if self.entropy is None else self.entropy[part],
+            confidence64=None if self.confidence64 is None else self.confidence64[part],
+            logprobs=self.logprobs.get(i),
+            finite=self.broken is None or not ((start <= self.broken) & (self.broken < stop)).any(),
+            signals=self.signals.get(i, {}),
+            layer_tokens=self.layer_tokens.get(i),
+            vocab_size=self.vocab_size,
+        )

@@ -1,0 +1,35 @@
+"""Passes of several requests, packed into the flat arrays of one step."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from vllm_dllm.messages import Batch
+from vllm_dllm.passes import Pass
+from vllm_dllm.probes.base import Probe
+
+
+def pack(passes: Sequence[Pass], pages: Sequence[Sequence[int]]) -> Batch:
+    """The batch of `passes`; `pages` are each request's page numbers."""
+    query_starts = np.zeros(len(passes) + 1, np.int32)
+    read_starts = query_starts.copy()
+    np.cumsum([len(p.queries) for p in passes], out=query_starts[1:])
+    np.cumsum([len(p.reads) for p in passes], out=read_starts[1:])
+    block_table = np.zeros((len(pages), max(map(len, pages))), np.int32)
+    for line, table in zip(block_table, pages, strict=True):
+        line[: len(table)] = table
+    probes: dict[str, dict[int, Probe]] = {}
+    for i, p in enumerate(passes):
+        if p.probe is not None:
+            probes.setdefault(p.probe.name, {})[i] = p.probe
+    return Batch(
+        positions=np.concatenate([p.queries for p in passes]),
+        token_ids=np.concatenate([p.token_ids for p in passes]),
+        query_starts=query_starts,
+        ends=np.asarray([p.end for p in passes], np.int32),
+        block_table=block_table,
+        places=np.concatenate([p.places + start for p, start in zip(passes, query_starts, strict=False)]),
+        read_starts=read_starts,
+        readouts=[p.readout for p in passes],
+        probes=probes,
+    )

@@ -1,0 +1,34 @@
+"""A pass: one partial forward of one request, as it was planned."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vllm_dllm.messages import Readout
+from vllm_dllm.probes.base import Probe
+
+
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """What one pass computes and reads. Made by `Decoding.plan`, taken by `Decoding.finish`; never changed."""
+
+    number: int  # passes of the request that were finished before it
+    queries: np.ndarray  # int32 [T] canvas positions to compute, ascending
+    token_ids: np.ndarray  # int32 [T] what stands there
+    end: int  # how far the canvas exists, which is what the queries attend to
+    reads: np.ndarray  # [N] canvas positions whose predictions are read, ascending
+    places: np.ndarray  # int32 [N] where, among the queries, their rows are
+    readout: Readout
+    probe: Probe | None  # what the policy wants measured in the attention
+    stale_pages: int  # pages recomputed because they were marked stale
+    clock: int  # the page ledger's, when the pass was planned: marks made later are not its
+
+    @property
+    def full(self) -> bool:
+        """Whether it computes all of the canvas that exists."""
+        return len(self.queries) == self.end
+
+    @property
+    def most_tokens(self) -> int:
+        """The positions that the pass may come to compute, for the step's token budget."""
+        return self.end if self.probe is not None and self.probe.widens else len(self.queries)
