@@ -15,6 +15,7 @@ from vllm_dllm.batch import make_batch
 from vllm_dllm.caching import Plan
 from vllm_dllm.decoding import Decoding, Sampling
 from vllm_dllm.engine_config import model_traits
+from vllm_dllm.failed import NOT_FINITE, add_failed, end_failed
 from vllm_dllm.metrics import StepCounts
 from vllm_dllm.settings import check_server, given, resolve
 from vllm_dllm.trace import Trace
@@ -37,6 +38,7 @@ class DllmScheduler(Scheduler):
         trace = self.server_settings.get("dllm_trace")
         self.trace = Trace(trace) if trace else None
         self.counts = StepCounts()
+        self.failed: dict[str, str] = {}  # requests to be ended with an error, and why
 
     # ---- one step out ----
 
@@ -136,7 +138,11 @@ class DllmScheduler(Scheduler):
         if scheduler_output.batch is not None:
             assert isinstance(model_runner_output, DllmModelRunnerOutput)
             self._observe(scheduler_output, model_runner_output)
-        return super().update_from_output(scheduler_output, model_runner_output)
+        failed = end_failed(self, self.failed)
+        self.failed = {}
+        outputs = super().update_from_output(scheduler_output, model_runner_output)
+        add_failed(outputs, failed)
+        return outputs
 
     def _observe(self, step: DllmSchedulerOutput, output: DllmModelRunnerOutput) -> None:
         batch, seen = step.batch, output.observation
@@ -147,7 +153,9 @@ class DllmScheduler(Scheduler):
         for i, req_id in enumerate(output.req_ids):
             decoding = self.decodings.get(req_id)
             tokens: list[int] = []
-            if decoding is not None:  # None: it was aborted while its pass ran
+            if decoding is not None and not np.isfinite(seen.confidence[starts[i] : starts[i + 1]]).all():
+                self.failed[req_id] = NOT_FINITE
+            elif decoding is not None:  # None: it was aborted while its pass ran
                 decoding.finish_pass(seen.of_request(i, starts[i], starts[i + 1], decoding.next_pass().reads))
                 self.counts.add_pass(req_id, decoding)
                 first = decoding.sent
