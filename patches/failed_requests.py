@@ -2,20 +2,21 @@
 
 What: in a server of one of our models, a request that the engine ended with finish reason `error` and a sentence
   (vllm_dllm.failed) is answered with HTTP 500 and that sentence, or with an error event that has it where the response
-  streams. In the Responses API a stream that fails, for whatever reason, ends with an error event.
-Why: vLLM says "Internal server error", whatever the engine knows; and the error event of its Responses API does not
-  pass its own validation, so that the connection breaks instead.
+  streams. In the Responses and Messages APIs a stream that fails, for whatever reason, ends with an error event.
+Why: vLLM says "Internal server error", whatever the engine knows. The error event of its Responses API does not pass
+  its own validation, so that the connection breaks; that of its Messages API speaks of a failed validation.
 Checked on: vLLM 0.32.0.
 Until: vLLM hands on an engine's reason with finish reason `error`, and has an error event in the Responses API.
 """
 
 import functools
+import json
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
 from openai.types.responses import ResponseErrorEvent
-from vllm.exceptions import GenerationError
+from vllm.exceptions import GenerationError, VLLMServerError
 from vllm.logger import init_logger
 from vllm.outputs import RequestOutput
 from vllm.v1.engine.async_llm import AsyncLLM
@@ -55,10 +56,8 @@ def _responses_stream(original: Callable) -> Callable:
                     count += 1
                     yield event
         except Exception as e:
-            # vLLM's event for a GenerationError is refused by the type that it is checked against
-            cause = e.__context__ if isinstance(e.__context__, GenerationError) else e
-            logger.error("A streamed response ends with an error: %s", cause)
-            error = create_error_response(cause).error
+            logger.error("A streamed response ends with an error: %s", e)
+            error = create_error_response(e).error
             event = {"type": "error", "code": error.type, "message": error.message, "param": error.param}
             # OpenAI's clients look for `error` to raise an exception
             yield ResponseErrorEvent.model_validate(event | {"sequence_number": count, "error": error.model_dump()})
@@ -66,8 +65,30 @@ def _responses_stream(original: Callable) -> Callable:
     return responses_stream_generator
 
 
+def _raise(self, error: GenerationError) -> str:
+    raise error  # out of the generator, to the function above: vLLM's own event would be refused by its validation
+
+
+def _message_stream_converter(original: Callable) -> Callable:
+    @functools.wraps(original)
+    def message_stream_converter(self, generator, *args, **kwargs):
+        return original(self, _raising(generator), *args, **kwargs)
+
+    return message_stream_converter
+
+
+async def _raising(chat: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
+    """A chat's stream, whose error event becomes an exception: of that the Messages API makes an event of its own."""
+    async with aclosing(chat):
+        async for event in chat:
+            if event.startswith('data: {"error"'):
+                raise VLLMServerError(json.loads(event[len("data: ") :])["error"]["message"])
+            yield event
+
+
 def apply() -> None:
     """For a process that serves one of our models; imports the server's handlers."""
+    from vllm.entrypoints.anthropic.serving import AnthropicServingMessages
     from vllm.entrypoints.openai.responses.serving import OpenAIServingResponses
 
     if not hasattr(AsyncLLM.generate, "tells_why"):
@@ -75,4 +96,8 @@ def apply() -> None:
         AsyncLLM.generate.tells_why = True
         OpenAIServingResponses.responses_stream_generator = _responses_stream(
             OpenAIServingResponses.responses_stream_generator
+        )
+        OpenAIServingResponses._convert_generation_error_to_streaming_response = _raise
+        AnthropicServingMessages.message_stream_converter = _message_stream_converter(
+            AnthropicServingMessages.message_stream_converter
         )

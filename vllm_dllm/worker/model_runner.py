@@ -163,13 +163,28 @@ class DllmModelRunner:
             positions = self._to_device(batch.positions.astype(np.int64))
             with self._forward_context(batch):
                 hidden = self.model(self._to_device(batch.token_ids), positions)
-        logits = self.model.compute_logits(hidden[self._to_device(rows)])
+        hidden = hidden[self._to_device(rows)]
+        self._wipe_not_finite(batch, hidden)
+        logits = self.model.compute_logits(hidden)
         output = DllmModelRunnerOutput(req_ids=req_ids, req_id_to_index={r: i for i, r in enumerate(req_ids)})
         if logits is not None:  # tensor parallelism: the first rank has them
             output.observation = self.reader.read(logits, batch.row_starts, batch.readouts)
             if signals is not None:
                 output.observation.signals = signals
         return output
+
+    def _wipe_not_finite(self, batch: Batch, hidden: torch.Tensor) -> None:
+        """Zero the pages of requests that end here, because what is read of them is NaN or infinite (`hidden`, [N, .]).
+
+        Attention gives what a page holds behind the canvas weight 0, and 0 times NaN is NaN: the next request that
+        gets such a page would fail as well. Every rank sees the same rows.
+        """
+        finite = hidden.isfinite().all(-1)
+        if not finite.all():
+            for i, part in enumerate(np.split(finite.cpu().numpy(), batch.row_starts[1:-1])):
+                if not part.all():
+                    for cache in self.kv_caches.values():
+                        cache[self._to_device(batch.block_table[i].astype(np.int64))] = 0
 
     def _forward_context(self, batch: Batch) -> AbstractContextManager:
         """vLLM's context for a forward at the batch's query positions."""
