@@ -11,9 +11,6 @@ Checked on: vLLM 0.32.0.
 Until: vLLM has a validation hook for plugins that sees parameters and prompt.
 """
 
-import functools
-from collections.abc import Callable
-
 from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import BeamSearchParams, SamplingParams
 from vllm.v1.engine.input_processor import InputProcessor
@@ -21,46 +18,38 @@ from vllm.v1.engine.input_processor import InputProcessor
 from vllm_dllm import validation
 from vllm_dllm.models import is_ours
 from vllm_dllm.options import SettingError
+from vllm_dllm.patches.wrap import wrap
 
 
-def _process_inputs(original: Callable) -> Callable:
-    @functools.wraps(original)
-    def process_inputs(self, request_id, prompt, params, *args, **kwargs):
-        if not is_ours(self.model_config) or not isinstance(params, SamplingParams):
-            return original(self, request_id, prompt, params, *args, **kwargs)
+def _process_inputs(original, self, request_id, prompt, params, *args, resumable=False, **kwargs):
+    if not is_ours(self.model_config) or not isinstance(params, SamplingParams):
+        return original(self, request_id, prompt, params, *args, resumable=resumable, **kwargs)
+    try:
+        validation.check_params(params)
+        if resumable:
+            raise SettingError("resumable=True is not allowed: it must be False for a diffusion model")
+        wanted = params.max_tokens
+        request = original(self, request_id, prompt, params, *args, **kwargs)
+        if request.prompt_token_ids is None or request.prompt_embeds is not None:
+            raise SettingError("prompt_embeds is not allowed: a diffusion model's prompt must be token ids")
+        own = request.sampling_params
+        own.max_tokens = wanted  # vLLM's own default is the room that is left
+        own.max_tokens = validation.check_request(self.vllm_config, own, request.prompt_token_ids)
+    except SettingError as e:
+        raise VLLMValidationError(str(e)) from e
+    return request
+
+
+def _resolve_watermarking(original, self, params):
+    # the one call that beam search makes with its parameters before it starts
+    if isinstance(params, BeamSearchParams) and is_ours(self.model_config):
         try:
             validation.check_params(params)
-            if kwargs.get("resumable"):
-                raise SettingError("resumable=True is not allowed: it must be False for a diffusion model")
-            wanted = params.max_tokens
-            request = original(self, request_id, prompt, params, *args, **kwargs)
-            if request.prompt_token_ids is None or request.prompt_embeds is not None:
-                raise SettingError("prompt_embeds is not allowed: a diffusion model's prompt must be token ids")
-            own = request.sampling_params
-            own.max_tokens = wanted  # vLLM's own default is the room that is left
-            own.max_tokens = validation.check_request(self.vllm_config, own, request.prompt_token_ids)
         except SettingError as e:
             raise VLLMValidationError(str(e)) from e
-        return request
-
-    return process_inputs
-
-
-def _resolve_watermarking(original: Callable) -> Callable:
-    @functools.wraps(original)
-    def resolve_watermarking(self, params):
-        # the one call that beam search makes with its parameters before it starts
-        if isinstance(params, BeamSearchParams) and is_ours(self.model_config):
-            try:
-                validation.check_params(params)
-            except SettingError as e:
-                raise VLLMValidationError(str(e)) from e
-        return original(self, params)
-
-    return resolve_watermarking
+    return original(self, params)
 
 
 def apply() -> None:
-    if not hasattr(InputProcessor.process_inputs, "__wrapped__"):
-        InputProcessor.process_inputs = _process_inputs(InputProcessor.process_inputs)
-        InputProcessor.resolve_watermarking = _resolve_watermarking(InputProcessor.resolve_watermarking)
+    wrap(InputProcessor, "process_inputs", _process_inputs)
+    wrap(InputProcessor, "resolve_watermarking", _resolve_watermarking)

@@ -9,7 +9,6 @@ Until: vLLM lets a plugin add arguments (it loads plugins before it builds its p
 """
 
 import argparse
-import functools
 import json
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +17,7 @@ from vllm.engine.arg_utils import EngineArgs
 
 from vllm_dllm.models import is_ours
 from vllm_dllm.options import Option, SettingError
+from vllm_dllm.patches.wrap import wrap
 from vllm_dllm.settings import given, options
 
 CONFIG = "dllm_config"
@@ -46,64 +46,49 @@ def _settings(text: str) -> dict[str, Any]:
     return {key if key.startswith("dllm_") else f"dllm_{key}": value for key, value in settings.items()}
 
 
-def _add_cli_args(original: Callable) -> Callable:
-    @functools.wraps(original)
-    def add_cli_args(parser):
-        parser = original(parser)
-        group = parser.add_argument_group(
-            title="DllmConfig", description="Diffusion language models (vllm-dllm). Requests may override most."
-        )
+def _add_cli_args(original, parser):
+    parser = original(parser)
+    group = parser.add_argument_group(
+        title="DllmConfig", description="Diffusion language models (vllm-dllm). Requests may override most."
+    )
+    group.add_argument(
+        "--dllm-config",
+        type=_settings,
+        metavar="JSON",
+        default=argparse.SUPPRESS,
+        help="Any dllm_* settings, as JSON.",
+    )
+    for option in options().values():
+        default = "" if option.default is None else f" Default: {option.default}."
         group.add_argument(
-            "--dllm-config",
-            type=_settings,
-            metavar="JSON",
-            default=argparse.SUPPRESS,
-            help="Any dllm_* settings, as JSON.",
+            option.flag,
+            type=_value(option),
+            metavar=option.name.upper(),
+            default=argparse.SUPPRESS,  # or the help ends in vLLM's "(default: None)"
+            help=f"{option.help[0].upper()}{option.help[1:]}: {option.allowed}.{default}".replace("%", "%%"),
         )
-        for option in options().values():
-            default = "" if option.default is None else f" Default: {option.default}."
-            group.add_argument(
-                option.flag,
-                type=_value(option),
-                metavar=option.name.upper(),
-                default=argparse.SUPPRESS,  # or the help ends in vLLM's "(default: None)"
-                help=f"{option.help[0].upper()}{option.help[1:]}: {option.allowed}.{default}".replace("%", "%%"),
-            )
-        return parser
-
-    return add_cli_args
+    return parser
 
 
-def _from_cli_args(original: Callable) -> Callable:
-    # a classmethod: `original` is the function below it
-    @functools.wraps(original)
-    def from_cli_args(cls, args):
-        settings = dict(getattr(args, CONFIG, None) or {})
-        settings |= {key: getattr(args, key) for key in options() if getattr(args, key, None) is not None}
-        if settings:
-            args = argparse.Namespace(**vars(args))
-            args.additional_config = (args.additional_config or {}) | settings
-        return original(cls, args)
-
-    return from_cli_args
+def _from_cli_args(original, args):
+    settings = dict(getattr(args, CONFIG, None) or {})
+    settings |= {key: getattr(args, key) for key in options() if getattr(args, key, None) is not None}
+    if settings:
+        args = argparse.Namespace(**vars(args))
+        args.additional_config = (args.additional_config or {}) | settings
+    return original(args)
 
 
-def _create_engine_config(original: Callable) -> Callable:
-    @functools.wraps(original)
-    def create_engine_config(self, *args, **kwargs):
-        config = original(self, *args, **kwargs)
-        extra = config.additional_config
-        if isinstance(extra, dict) and given(extra) and not is_ours(config.model_config):
-            key, value = next(iter(given(extra).items()))
-            raise SettingError(f"{key}={value!r} is not allowed: {config.model_config.model} is no diffusion model")
-        return config
-
-    return create_engine_config
+def _create_engine_config(original, self, usage_context=None, headless=False):
+    config = original(self, usage_context, headless)
+    extra = config.additional_config
+    if isinstance(extra, dict) and given(extra) and not is_ours(config.model_config):
+        key, value = next(iter(given(extra).items()))
+        raise SettingError(f"{key}={value!r} is not allowed: {config.model_config.model} is no diffusion model")
+    return config
 
 
 def apply() -> None:
-    if hasattr(EngineArgs.add_cli_args, "__wrapped__"):
-        return
-    EngineArgs.add_cli_args = staticmethod(_add_cli_args(EngineArgs.add_cli_args))
-    EngineArgs.from_cli_args = classmethod(_from_cli_args(EngineArgs.from_cli_args.__func__))
-    EngineArgs.create_engine_config = _create_engine_config(EngineArgs.create_engine_config)
+    wrap(EngineArgs, "add_cli_args", _add_cli_args)
+    wrap(EngineArgs, "from_cli_args", _from_cli_args)
+    wrap(EngineArgs, "create_engine_config", _create_engine_config)

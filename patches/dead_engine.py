@@ -8,39 +8,33 @@ Checked on: vLLM 0.32.0.
 Until: that issue is closed.
 """
 
-import functools
-from collections.abc import Callable
-
 from vllm.logger import init_logger
+
+from vllm_dllm.patches.wrap import wrap
 
 logger = init_logger(f"vllm.{__name__}")
 
 
-def _build_and_serve(original: Callable) -> Callable:
-    @functools.wraps(original)
-    async def build_and_serve(engine_client, *args, **kwargs):
-        told_to_stop = False
-        shutdown = engine_client.shutdown
+async def _build_and_serve(original, engine_client, *args, **kwargs):
+    told_to_stop = False
+    shutdown = engine_client.shutdown
 
-        def note_and_shutdown(*args, **kwargs):
-            nonlocal told_to_stop
-            told_to_stop = True  # a signal: nothing else ends the engine while the server runs
-            return shutdown(*args, **kwargs)
+    def note_and_shutdown(*args, **kwargs):
+        nonlocal told_to_stop
+        told_to_stop = True  # a signal: nothing else ends the engine while the server runs
+        return shutdown(*args, **kwargs)
 
-        engine_client.shutdown = note_and_shutdown
-        rest = await original(engine_client, *args, **kwargs)
-        if engine_client.errored and not told_to_stop:
-            logger.error("The engine died; the server ends with status 1.")
-            await rest
-            raise SystemExit(1)
-        return rest
-
-    return build_and_serve
+    engine_client.shutdown = note_and_shutdown
+    rest = await original(engine_client, *args, **kwargs)
+    if engine_client.errored and not told_to_stop:
+        logger.error("The engine died; the server ends with status 1.")
+        await rest
+        raise SystemExit(1)
+    return rest
 
 
 def apply() -> None:
     """For a process that is about to serve one of our models."""
     from vllm.entrypoints.launchers.api_server import entry
 
-    if not hasattr(entry.build_and_serve, "__wrapped__"):
-        entry.build_and_serve = _build_and_serve(entry.build_and_serve)
+    wrap(entry, "build_and_serve", _build_and_serve)

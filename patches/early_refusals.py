@@ -9,8 +9,6 @@ Checked on: vLLM 0.32.0.
 Until: vLLM validates a request before it starts to stream the response.
 """
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
 from vllm.exceptions import VLLMValidationError
@@ -20,6 +18,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm_dllm import validation
 from vllm_dllm.models import is_ours
 from vllm_dllm.options import SettingError
+from vllm_dllm.patches.wrap import wrap
 
 
 def _refuse(config: Any, prompt: Any, params: Any) -> None:
@@ -33,25 +32,22 @@ def _refuse(config: Any, prompt: Any, params: Any) -> None:
         raise VLLMValidationError(str(e)) from e
 
 
-def _generate(original: Callable) -> Callable:
-    @functools.wraps(original)
-    def generate(self, prompt, sampling_params, *args, **kwargs):
-        if is_ours(self.model_config):
-            _refuse(self.vllm_config, prompt, sampling_params)
-        return original(self, prompt, sampling_params, *args, **kwargs)
-
-    return generate
+def _generate(original, self, prompt, sampling_params, *args, **kwargs):
+    if is_ours(self.model_config):
+        _refuse(self.vllm_config, prompt, sampling_params)
+    return original(self, prompt, sampling_params, *args, **kwargs)
 
 
-def _in_server(original: Callable, params_name: str) -> Callable:
-    @functools.wraps(original)
-    def start(self, *, request_id, **kwargs):
-        prompt = kwargs.get("engine_input", kwargs.get("prompt"))
-        if is_ours(self.model_config):
-            _refuse(self.engine_client.vllm_config, prompt, kwargs[params_name])
-        return original(self, request_id=request_id, **kwargs)
+def _beam_search(original, self, prompt, request_id, params, *args, **kwargs):
+    if is_ours(self.model_config):
+        _refuse(self.engine_client.vllm_config, prompt, params)
+    return original(self, prompt, request_id, params, *args, **kwargs)
 
-    return start
+
+def _generate_with_builtin_tools(original, self, request_id, engine_input, sampling_params, *args, **kwargs):
+    if is_ours(self.model_config):
+        _refuse(self.engine_client.vllm_config, engine_input, sampling_params)
+    return original(self, request_id, engine_input, sampling_params, *args, **kwargs)
 
 
 def apply() -> None:
@@ -59,10 +55,6 @@ def apply() -> None:
     from vllm.entrypoints.generate.beam_search.online import BeamSearchOnlineMixin
     from vllm.entrypoints.openai.responses.serving import OpenAIServingResponses
 
-    if not hasattr(AsyncLLM.generate, "__wrapped__"):
-        AsyncLLM.generate = _generate(AsyncLLM.generate)
-    if not hasattr(BeamSearchOnlineMixin.beam_search, "__wrapped__"):
-        BeamSearchOnlineMixin.beam_search = _in_server(BeamSearchOnlineMixin.beam_search, "params")
-        OpenAIServingResponses._generate_with_builtin_tools = _in_server(
-            OpenAIServingResponses._generate_with_builtin_tools, "sampling_params"
-        )
+    wrap(AsyncLLM, "generate", _generate)
+    wrap(BeamSearchOnlineMixin, "beam_search", _beam_search)
+    wrap(OpenAIServingResponses, "_generate_with_builtin_tools", _generate_with_builtin_tools)

@@ -8,6 +8,8 @@ Until: vLLM lets a scheduler class offer utilities of its own.
 
 from vllm.v1.engine.core import EngineCore
 
+from vllm_dllm.patches.wrap import add
+
 
 def check_integrity(self: EngineCore) -> int:
     """How many requests the scheduler holds. Raises AssertionError if requests and KV blocks do not agree."""
@@ -15,4 +17,4 @@ def check_integrity(self: EngineCore) -> int:
 
 
 def apply() -> None:
-    EngineCore.check_integrity = check_integrity
+    add(EngineCore, "check_integrity", check_integrity)

@@ -9,8 +9,7 @@ Checked on: vLLM 0.32.0.
 Until: vLLM's server leaves the length to the engine, or has a default that a model can set without a cap.
 """
 
-import functools
-from collections.abc import Callable
+from vllm_dllm.patches.wrap import wrap
 
 # where a request names its length; the first one given counts
 FIELDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
@@ -20,20 +19,36 @@ class Unnamed(int):
     """A length that a text completion got from vLLM: its response code wants one to be there."""
 
 
-def _to_sampling_params(original: Callable, several_prompts: bool) -> Callable:
-    @functools.wraps(original)
-    def to_sampling_params(self, *args, **kwargs):
-        params = original(self, *args, **kwargs)
-        named = [n for n in (getattr(self, field, None) for field in FIELDS) if type(n) is int]
-        if named:
-            if named[0] > 0:  # 0: a completion that echoes its prompt and generates nothing is vLLM's own business
-                params.max_tokens = named[0]
-        elif several_prompts:  # vLLM's value is cut to the room beside the first prompt, for all of them
-            self.max_tokens = Unnamed(params.max_tokens)
-            params.max_tokens = None
-        return params  # else vLLM's value is the server's default, or the room that is left
+def _named(request) -> int | None:
+    """The length that a request names."""
+    return next((n for n in (getattr(request, field, None) for field in FIELDS) if type(n) is int), None)
 
-    return to_sampling_params
+
+def _keep_named(params, named: int | None) -> None:
+    if named:  # 0: a completion that echoes its prompt and generates nothing is vLLM's own business
+        params.max_tokens = named
+
+
+def _of_chat(original, self, max_tokens, default_sampling_params):
+    params = original(self, max_tokens, default_sampling_params)
+    _keep_named(params, _named(self))
+    return params  # without a name vLLM's value is the server's default, or the room that is left
+
+
+def _of_response(original, self, default_max_tokens, default_sampling_params=None):
+    params = original(self, default_max_tokens, default_sampling_params)
+    _keep_named(params, _named(self))
+    return params
+
+
+def _of_completion(original, self, max_tokens, default_sampling_params=None):
+    named = _named(self)
+    params = original(self, max_tokens, default_sampling_params)
+    _keep_named(params, named)
+    if named is None:  # vLLM's value is cut to the room beside the first prompt, for all of them
+        self.max_tokens = Unnamed(params.max_tokens)
+        params.max_tokens = None
+    return params
 
 
 def apply() -> None:
@@ -43,8 +58,6 @@ def apply() -> None:
     from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
 
     CompletionRequest.model_fields["max_tokens"].default = None  # a validator fills in this default
-    for request in (ChatCompletionRequest, CompletionRequest, ResponsesRequest):
-        if not hasattr(request.to_sampling_params, "__wrapped__"):
-            request.to_sampling_params = _to_sampling_params(
-                request.to_sampling_params, several_prompts=request is CompletionRequest
-            )
+    wrap(ChatCompletionRequest, "to_sampling_params", _of_chat)
+    wrap(CompletionRequest, "to_sampling_params", _of_completion)
+    wrap(ResponsesRequest, "to_sampling_params", _of_response)

@@ -8,25 +8,16 @@ Checked on: vLLM 0.32.0.
 Until: vLLM refuses fields it does not know, or hands them on to plugins.
 """
 
-import functools
-from collections.abc import Callable
-
 from vllm.exceptions import VLLMValidationError
 
+from vllm_dllm.patches.wrap import wrap
 from vllm_dllm.settings import given
 
 
-def _to_sampling_params(original: Callable) -> Callable:
-    @functools.wraps(original)
-    def to_sampling_params(self, *args, **kwargs):
-        for key, value in given(self.model_extra).items():
-            raise VLLMValidationError(
-                f"{key}={value!r} is not allowed beside a request's fields: it must be in vllm_xargs"
-            )
-        return original(self, *args, **kwargs)
-
-    to_sampling_params.refuses_misplaced = True  # type: ignore[attr-defined]
-    return to_sampling_params
+def _to_sampling_params(original, self, *args, **kwargs):
+    for key, value in given(self.model_extra).items():
+        raise VLLMValidationError(f"{key}={value!r} is not allowed beside a request's fields: it must be in vllm_xargs")
+    return original(self, *args, **kwargs)
 
 
 def apply() -> None:
@@ -35,6 +26,6 @@ def apply() -> None:
     from vllm.entrypoints.openai.completion.protocol import CompletionRequest
     from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
 
-    for request in (ChatCompletionRequest, CompletionRequest, ResponsesRequest):
-        if not hasattr(request.to_sampling_params, "refuses_misplaced"):
-            request.to_sampling_params = _to_sampling_params(request.to_sampling_params)
+    wrap(ChatCompletionRequest, "to_sampling_params", _to_sampling_params)
+    wrap(CompletionRequest, "to_sampling_params", _to_sampling_params)
+    wrap(ResponsesRequest, "to_sampling_params", _to_sampling_params)

@@ -21,15 +21,15 @@ from vllm.v1.executor import ray_executor_v2
 from vllm.v1.executor.ray_executor_v2 import RayExecutorV2, RayWorkerProc
 
 from vllm_dllm.options import SettingError
+from vllm_dllm.patches.wrap import wrap
 
 RESOURCE = "CPU"  # every node of a Ray cluster has it, without being told
 SWITCH = "VLLM_USE_RAY_V2_EXECUTOR_BACKEND"
-_make_group_name = _CPUSHMDistributed.make_group_name
 
 
-def _group_name_of_node(communicator) -> str:
+def _make_group_name(original, communicator):
     """The name of a group's shared memory; vLLM uses it only where all ranks come to the same one."""
-    return f"{ray.get_runtime_context().get_node_id()[:8]}-{_make_group_name(communicator)}"
+    return f"{ray.get_runtime_context().get_node_id()[:8]}-{original(communicator)}"
 
 
 class RayCPUWorkerProc(RayWorkerProc):
@@ -39,7 +39,7 @@ class RayCPUWorkerProc(RayWorkerProc):
         return ray.get_runtime_context().get_node_id(), []
 
     def initialize_worker(self, *args, **kwargs) -> None:
-        _CPUSHMDistributed.make_group_name = staticmethod(_group_name_of_node)
+        wrap(_CPUSHMDistributed, "make_group_name", _make_group_name)
         super().initialize_worker(*args, **kwargs)
 
 

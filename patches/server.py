@@ -1,37 +1,38 @@
 """The patches of the API server's own code, applied where a server for one of our models starts.
 
 What: when vLLM's AsyncLLM is made for one of our architectures, the patches of dead_engine.py, early_refusals.py,
-  max_tokens.py, misplaced_settings.py and stopped_engine.py that concern the server's protocols and handlers are
-  applied.
+  failed_requests.py, max_tokens.py, misplaced_settings.py and stopped_engine.py that concern the server's protocols and
+  handlers are applied.
 Why: the first place where a server's process knows its model. Offline engines and other models do without the
   seconds that importing the server takes, and without the changes.
 Checked on: vLLM 0.32.0.
 Until: the last of those patches is gone.
 """
 
-import functools
-from collections.abc import Callable
-
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from vllm_dllm.models import is_ours
-from vllm_dllm.patches import dead_engine, early_refusals, max_tokens, misplaced_settings, stopped_engine
+from vllm_dllm.patches import (
+    dead_engine,
+    early_refusals,
+    failed_requests,
+    max_tokens,
+    misplaced_settings,
+    stopped_engine,
+)
+from vllm_dllm.patches.wrap import wrap
 
 
-def _init(original: Callable) -> Callable:
-    @functools.wraps(original)
-    def __init__(self, *args, **kwargs):
-        original(self, *args, **kwargs)
-        if is_ours(self.model_config):
-            dead_engine.apply()
-            early_refusals.apply()
-            max_tokens.apply()
-            misplaced_settings.apply()
-            stopped_engine.apply()
-
-    return __init__
+def _init(original, self, vllm_config, *args, **kwargs):
+    if is_ours(vllm_config.model_config):  # first of all: a vLLM that does not fit is refused before an engine starts
+        dead_engine.apply()
+        early_refusals.apply()
+        failed_requests.apply()
+        max_tokens.apply()
+        misplaced_settings.apply()
+        stopped_engine.apply()
+    original(self, vllm_config, *args, **kwargs)
 
 
 def apply() -> None:
-    if not hasattr(AsyncLLM.__init__, "__wrapped__"):
-        AsyncLLM.__init__ = _init(AsyncLLM.__init__)
+    wrap(AsyncLLM, "__init__", _init)

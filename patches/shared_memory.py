@@ -10,36 +10,27 @@ Checked on: vLLM 0.32.0.
 Until: vLLM unlinks them itself.
 """
 
-import functools
-from collections.abc import Callable
 from pathlib import Path
 
 from vllm.distributed.device_communicators.cpu_communicator import _CPUSHMDistributed
 from vllm.distributed.device_communicators.shm_broadcast import MessageQueue
 
-
-def _wait_until_ready(original: Callable) -> Callable:
-    @functools.wraps(original)
-    def wait_until_ready(self):
-        original(self)  # a reader maps the memory before it says that it is there
-        if self._is_writer and self.buffer is not None:
-            self.buffer.shared_memory.unlink()
-            self.buffer.is_creator = False  # who would unlink it again
-
-    return wait_until_ready
+from vllm_dllm.patches.wrap import wrap
 
 
-def _init(original: Callable) -> Callable:
-    @functools.wraps(original)
-    def __init__(self, communicator):
-        original(self, communicator)  # ends in a barrier behind which all ranks have mapped each other's part
-        Path(f"/dev/shm/{self.group_name}_{communicator.rank}").unlink()
+def _wait_until_ready(original, self):
+    original(self)  # a reader maps the memory before it says that it is there
+    if self._is_writer and self.buffer is not None:
+        self.buffer.shared_memory.unlink()
+        self.buffer.is_creator = False  # who would unlink it again
 
-    return __init__
+
+def _init(original, self, communicator):
+    original(self, communicator)  # ends in a barrier behind which all ranks have mapped each other's part
+    Path(f"/dev/shm/{self.group_name}_{communicator.rank}").unlink()
 
 
 def apply() -> None:
     """For a rank's process, before it meets the others."""
-    if not hasattr(MessageQueue.wait_until_ready, "__wrapped__"):
-        MessageQueue.wait_until_ready = _wait_until_ready(MessageQueue.wait_until_ready)
-        _CPUSHMDistributed.__init__ = _init(_CPUSHMDistributed.__init__)
+    wrap(MessageQueue, "wait_until_ready", _wait_until_ready)
+    wrap(_CPUSHMDistributed, "__init__", _init)

@@ -8,28 +8,23 @@ Checked on: vLLM 0.32.0.
 Until: vLLM answers them (vllm-project/vllm pull request 36964).
 """
 
-import functools
-from collections.abc import Callable
 from http import HTTPStatus
 
 from vllm.exceptions import GracefulHTTPError
 from vllm.v1.engine.async_llm import AsyncLLM
 
+from vllm_dllm.patches.wrap import wrap
 
-def _shutdown(original: Callable) -> Callable:
-    @functools.wraps(original)
-    def shutdown(self, *args, **kwargs):
-        handler = getattr(self, "output_handler", None)  # absent in an engine that did not start
-        original(self, *args, **kwargs)
-        if handler is not None and not handler.get_loop().is_closed():
-            error = GracefulHTTPError("The server was stopped.", HTTPStatus.SERVICE_UNAVAILABLE)
-            # vLLM calls this from a thread of its own
-            handler.get_loop().call_soon_threadsafe(self.output_processor.propagate_error, error)
 
-    return shutdown
+def _shutdown(original, self, timeout=None):
+    handler = getattr(self, "output_handler", None)  # absent in an engine that did not start
+    original(self, timeout)
+    if handler is not None and not handler.get_loop().is_closed():
+        error = GracefulHTTPError("The server was stopped.", HTTPStatus.SERVICE_UNAVAILABLE)
+        # vLLM calls this from a thread of its own
+        handler.get_loop().call_soon_threadsafe(self.output_processor.propagate_error, error)
 
 
 def apply() -> None:
     """For a process that is about to serve one of our models."""
-    if not hasattr(AsyncLLM.shutdown, "__wrapped__"):
-        AsyncLLM.shutdown = _shutdown(AsyncLLM.shutdown)
+    wrap(AsyncLLM, "shutdown", _shutdown)

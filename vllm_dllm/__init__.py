@@ -8,10 +8,12 @@ def register() -> None:
     check_vllm()
     from vllm.model_executor.models.config import MODELS_CONFIG_MAP
 
-    from vllm_dllm import models, patches
+    from vllm_dllm import models
     from vllm_dllm.engine_config import DllmConfig
+    from vllm_dllm.patches import admission, command_line, integrity, server
 
     models.register()
     for architecture in models.ARCHITECTURES:
         MODELS_CONFIG_MAP[architecture] = DllmConfig
-    patches.apply()
+    for patch in (admission, command_line, integrity, server):  # harmless for other models
+        patch.apply()

@@ -46,6 +46,7 @@ class Batch:
     readouts: list[Readout]  # [R]
     # by the probe's name, then by the request's place in the batch: what policies want measured in the attention
     probes: dict[str, dict[int, Probe]] = field(default_factory=dict)
+    wipe: list[int] = field(default_factory=list)  # pages to be zeroed first, for they hold what is no number
 
     def with_queries(self, positions: np.ndarray, query_starts: np.ndarray) -> "Batch":
         """The same requests, computing other positions. Token ids and places are the old ones."""

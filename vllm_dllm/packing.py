@@ -9,8 +9,8 @@ from vllm_dllm.passes import Pass
 from vllm_dllm.probes.base import Probe
 
 
-def pack(passes: Sequence[Pass], pages: Sequence[Sequence[int]]) -> Batch:
-    """The batch of `passes`; `pages` are each request's page numbers."""
+def pack(passes: Sequence[Pass], pages: Sequence[Sequence[int]], wipe: Sequence[int] = ()) -> Batch:
+    """The batch of `passes`; `pages` are each request's page numbers, `wipe` those to be zeroed first."""
     query_starts = np.zeros(len(passes) + 1, np.int32)
     read_starts = query_starts.copy()
     np.cumsum([len(p.queries) for p in passes], out=query_starts[1:])
@@ -32,4 +32,5 @@ def pack(passes: Sequence[Pass], pages: Sequence[Sequence[int]]) -> Batch:
         read_starts=read_starts,
         readouts=[p.readout for p in passes],
         probes=probes,
+        wipe=list(wipe),
     )

@@ -52,6 +52,7 @@ class DllmScheduler(Scheduler):
         trace = self.settings.value(TRACE)
         self.trace = Trace(trace) if trace else None
         self.counts = StepCounts()
+        self.wipe: list[int] = []  # pages that the worker is to zero before the next step
 
     # ---- one step out ----
 
@@ -76,10 +77,12 @@ class DllmScheduler(Scheduler):
             scheduled_encoder_inputs={},
             finished_req_ids=self.finished_req_ids,
             free_encoder_mm_hashes=[],
-            batch=pack(passes, [self._pages(r) for r in due]) if due else None,
+            batch=pack(passes, [self._pages(r) for r in due], self.wipe) if due else None,
             step=self.current_step,
         )
         self.finished_req_ids = set()
+        if due:
+            self.wipe = []
         return output
 
     def _planned(self, request: Request) -> Pass:
@@ -199,6 +202,8 @@ class DllmScheduler(Scheduler):
                     finished = decoding.finish(done, seen)
                 except NotFinite:
                     broken.append(req_id)
+                    # attention gives what a page holds behind a canvas weight 0, and 0 times NaN is NaN
+                    self.wipe += self._pages(self.requests[req_id])
                 else:
                     self.counts.add_pass(req_id, decoding, done, finished)
                     tokens = decoding.take_tokens()

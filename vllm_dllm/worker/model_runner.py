@@ -158,6 +158,10 @@ class DllmModelRunner:
         Every layer writes the keys and values of the query positions into their pages, then attends to
         the whole canvas.
         """
+        if batch.wipe:
+            pages = torch.tensor(batch.wipe, device=self.device)
+            for cache in self.kv_caches.values():
+                cache[pages] = 0
         places, signals, layer_tokens = batch.places, {}, {}
         if batch.probes:
             hidden, places, signals, layer_tokens = self.layerwise(batch)
