@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import matplotlib
-from fidelity_report import Curve
+from fidelity_runs import Curve
 
 matplotlib.use("svg")
 from matplotlib import pyplot  # noqa: E402

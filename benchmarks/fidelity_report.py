@@ -2,20 +2,13 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
-from fidelity_runs import Compared, Runs
+from fidelity_runs import Compared, Curve, Runs
 from fidelity_sweeps import CHECKPOINTS, Sweep, explicit, sweeps
 
 MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 HEAD = ("policy", "setting", "right", "points", "lost / won", "computed", "passes", "tokens/s", "speed")
-
-
-@dataclass
-class Curve:
-    points: list[Compared]  # in the knob's order
-    default: int  # which of them
 
 
 def write_report(runs: Runs) -> None:

@@ -55,7 +55,8 @@ WINDOW_LENGTH = Option(
     "window_length",
     int,
     None,
-    "candidates are the first masked positions, this many, instead of a block's; elastic: 32",
+    "candidates are the first masked positions, this many, instead of a block's"
+    + "".join(f" ({p.name}: {p.window_length} unless set)" for p in POLICIES.values() if p.window_length),
     low=1,
     when=lambda choice: choice.window,
     read_by="every policy but "
@@ -98,7 +99,8 @@ HIDDEN_CACHE = Option(
     "hidden_cache",
     bool,
     None,
-    "keep hidden states, so that requests may choose a policy that needs them (elastic)",
+    "keep hidden states, so that requests may choose a policy that needs them: "
+    + ", ".join(p.name for p in POLICIES.values() if p.probe_class is not None and p.probe_class.needs_hidden),
     server_only=True,
 )
 TRACE = Option("trace", str, None, "a file that gets one JSON line for each finished request", server_only=True)

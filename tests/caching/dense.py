@@ -38,8 +38,11 @@ class DenseCanvas:
         self.values = self.keys.clone()
 
     @torch.inference_mode()
-    def forward(self, tokens: np.ndarray, queries: np.ndarray) -> torch.Tensor:
-        """Logits [queries, vocabulary] of the query positions (ascending), whose ids are `tokens`."""
+    def forward(self, tokens: np.ndarray, queries: np.ndarray, end: int) -> torch.Tensor:
+        """Logits [queries, vocabulary] of the query positions (ascending), whose ids are `tokens`.
+
+        They attend to the canvas up to `end`.
+        """
         net, at = self.net, torch.from_numpy(queries.astype(np.int64))
         x = net.emb(torch.from_numpy(tokens.astype(np.int64)))
         cos, sin = net.cos[at], net.sin[at]
@@ -49,7 +52,10 @@ class DenseCanvas:
             self.keys[i][:, at] = rope(k, cos, sin)
             self.values[i][:, at] = v
             attended = F.scaled_dot_product_attention(
-                rope(q, cos, sin)[None], self.keys[i][None], self.values[i][None], enable_gqa=q.shape[0] != k.shape[0]
+                rope(q, cos, sin)[None],
+                self.keys[i][None, :, :end],
+                self.values[i][None, :, :end],
+                enable_gqa=q.shape[0] != k.shape[0],
             )[0]
             x = x + layer.o(attended.transpose(0, 1).flatten(1))
             h = layer.n2(x)
@@ -57,21 +63,33 @@ class DenseCanvas:
         return net.head(net.norm(x))
 
 
+def new_decoding(name: str, prompt_ids: list[int], gen_length: int, settings: dict, **sampling) -> Decoding:
+    traits = TRAITS[name]
+    resolved = resolve({}, settings, traits)
+    return Decoding(prompt_ids, gen_length, resolved, Sampling(**sampling), traits, recorded=True)
+
+
 def decode(
     name: str, prompt_ids: list[int], gen_length: int, settings: dict, stop_at_eos: bool = False, **sampling
 ) -> Decoding:
     """A request decoded whole, or to the EOS that ends its final prefix. The page ledger is checked after each pass."""
+    decoding = new_decoding(name, prompt_ids, gen_length, settings, **sampling)
+    run(name, decoding, stop_at_eos)
+    return decoding
+
+
+def run(name: str, decoding: Decoding, stop_at_eos: bool = False, bar=lambda logits, reads: None) -> None:
+    """Decode. `bar` may change the logits [N, vocabulary] of the positions `reads` [N] before they are read."""
     traits = TRAITS[name]
-    resolved = resolve({}, settings, traits)
-    decoding = Decoding(prompt_ids, gen_length, resolved, Sampling(**sampling), traits, recorded=True)
-    canvas, dense = decoding.canvas, DenseCanvas(model(name), len(prompt_ids) + gen_length)
+    canvas, dense = decoding.canvas, DenseCanvas(model(name), decoding.canvas.length)
     reader = Reader(SAMPLER[name], MASK)
     while not canvas.done and not (stop_at_eos and EOS in canvas.response[: canvas.final]):
         planned = decoding.plan()
-        logits = dense.forward(planned.token_ids, planned.queries)
+        assert planned.queries.max() < planned.end == canvas.end
+        logits = dense.forward(planned.token_ids, planned.queries, planned.end)[torch.from_numpy(planned.places)]
         assert (planned.queries[planned.places] == planned.reads + traits.row_shift).all(), "a row is not computed"
         count = len(planned.reads)
-        seen = reader.read(logits[torch.from_numpy(planned.places)], np.asarray([0, count]), [planned.readout])
+        bar(logits, planned.reads)
+        seen = reader.read(logits, np.asarray([0, count]), [planned.readout])
         decoding.finish(planned, seen.of_request(0, 0, count, planned.reads))
         decoding.pages.check_integrity()
-    return decoding

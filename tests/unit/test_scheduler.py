@@ -1,0 +1,172 @@
+"""The scheduler alone, with steps in flight: what comes back is booked as what went out."""
+
+import random
+
+import numpy as np
+import pytest
+from common import CHECKPOINTS, MASK
+from vllm import SamplingParams
+from vllm.engine.arg_utils import EngineArgs
+from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
+from vllm.v1.request import Request, RequestStatus
+from vllm.v1.structured_output import StructuredOutputManager
+
+import vllm_dllm
+from vllm_dllm.messages import StepObservation
+from vllm_dllm.vllm_messages import DllmModelRunnerOutput
+
+PROMPT, PAGES, PAGE = 5, 64, 32
+
+
+@pytest.fixture(scope="module")
+def config():
+    vllm_dllm.register()
+    return EngineArgs(
+        model=str(CHECKPOINTS / "tiny-llada"),
+        dtype="float32",
+        max_model_len=256,
+        max_num_batched_tokens=512,
+        additional_config={"dllm_cache": "dual", "dllm_block_length": 16, "dllm_tokens_per_step": 4},
+    ).create_engine_config()
+
+
+@pytest.fixture
+def scheduler(config):
+    from vllm_dllm.scheduler import DllmScheduler
+
+    config.cache_config.num_gpu_blocks = PAGES
+    spec = FullAttentionSpec(block_size=PAGE, num_kv_heads=4, head_size=32, dtype=config.model_config.dtype)
+    caches = KVCacheConfig(PAGES, [], [KVCacheGroupSpec(["layer"], spec)])
+    return DllmScheduler(config, caches, StructuredOutputManager(config), block_size=PAGE)
+
+
+def add(scheduler, req_id: str, max_tokens: int = 32, **settings) -> Request:
+    params = SamplingParams(temperature=0, max_tokens=max_tokens, ignore_eos=True, extra_args=settings or None)
+    request = Request(req_id, [7] * PROMPT, params, None)
+    scheduler.add_request(request)
+    return request
+
+
+def answer(step: SchedulerOutput, broken: tuple[str, ...] = ()) -> DllmModelRunnerOutput:
+    """What a worker says of a step: position p becomes token 20 + p % 50, each as sure as the others."""
+    batch, ids = step.batch, list(step.num_scheduled_tokens)
+    read = batch.positions[batch.places]
+    places = [p for i in map(ids.index, broken) for p in range(batch.read_starts[i], batch.read_starts[i + 1])]
+    observation = StepObservation(
+        tokens=(20 + read % 50).astype(np.int32),
+        confidence=np.full(len(read), 0.5, np.float32),
+        entropy=np.zeros(len(read), np.float32),
+        broken=np.asarray(places) if places else None,
+    )
+    return DllmModelRunnerOutput(
+        req_ids=ids, req_id_to_index={r: i for i, r in enumerate(ids)}, observation=observation
+    )
+
+
+def finish(scheduler, step: SchedulerOutput, **kwargs) -> dict[str, list[int]]:
+    """The tokens that the step's output brought, by request."""
+    outputs = scheduler.update_from_output(step, answer(step, **kwargs))
+    scheduler.check_integrity()
+    return {o.request_id: o.new_token_ids for per_client in outputs.values() for o in per_client.outputs}
+
+
+def test_a_request_with_a_pass_in_flight_is_in_no_other_step(scheduler):
+    add(scheduler, "a")
+    first = scheduler.schedule()
+    add(scheduler, "b")
+    second = scheduler.schedule()
+    third = scheduler.schedule()
+    assert [list(s.num_scheduled_tokens) for s in (first, second, third)] == [["a"], ["b"], []]
+    assert third.batch is None
+    scheduler.check_integrity()
+    finish(scheduler, first)
+    assert list(scheduler.schedule().num_scheduled_tokens) == ["a"]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_outputs_in_any_order_give_each_request_its_own_tokens(scheduler, seed):
+    """Two sets of requests, a step of each in flight at any time; the outputs come back in either order."""
+    rng = random.Random(seed)
+    lengths = {f"{i}": rng.choice([16, 24, 32, 64]) for i in range(6)}
+    got: dict[str, list[int]] = {i: [] for i in lengths}
+    waiting, in_flight = list(lengths), []
+    while waiting or in_flight or scheduler.running:
+        for i in waiting[: rng.choice([1, 2, 3])]:
+            add(scheduler, i, lengths[i], dllm_cache=rng.choice(["none", "dual", "entropy", "dkv-decode"]))
+            waiting.remove(i)
+        step = scheduler.schedule()
+        if step.batch is not None:
+            assert not {i for s in in_flight for i in s.num_scheduled_tokens} & set(step.num_scheduled_tokens)
+            in_flight.append(step)
+        if len(in_flight) == 2 or step.batch is None:
+            for i, tokens in finish(scheduler, in_flight.pop(rng.randrange(len(in_flight)))).items():
+                got[i] += tokens
+    assert got == {i: [20 + (PROMPT + p) % 50 for p in range(n)] for i, n in lengths.items()}
+    assert not scheduler.steps and not scheduler.active and scheduler.check_integrity() == 0
+
+
+def test_a_cache_reset_books_no_pass_in_flight_as_another(scheduler):
+    """A partial pass in flight stays a partial one; the pass behind it is full."""
+    for i in "ab":
+        add(scheduler, i)
+    finish(scheduler, scheduler.schedule())
+    partial = scheduler.schedule()
+    assert partial.num_scheduled_tokens == {"a": 16, "b": 16}
+    scheduler.reset_prefix_cache(reset_running_requests=True)
+    assert scheduler.active["a"].decoding.pages.num_stale == 2
+    finish(scheduler, partial)
+    assert scheduler.counts.counts["full_passes"] == 2 and scheduler.counts.counts["passes"] == 4
+    assert scheduler.schedule().num_scheduled_tokens == {"a": PROMPT + 32, "b": PROMPT + 32}
+
+
+def test_a_cache_reset_replans_a_pass_that_waits_for_room(scheduler):
+    add(scheduler, "a")
+    add(scheduler, "b", dllm_block_length=32)
+    finish(scheduler, scheduler.schedule())
+    scheduler.max_num_scheduled_tokens = 40
+    step = scheduler.schedule()
+    assert step.num_scheduled_tokens == {"a": 16}, "32 more do not fit"
+    assert len(scheduler.active["b"].planned.queries) == 32
+    scheduler.reset_prefix_cache(reset_running_requests=True)
+    finish(scheduler, step)
+    assert scheduler.schedule().num_scheduled_tokens == {"b": PROMPT + 32}
+
+
+def test_an_abort_while_a_pass_is_in_flight(scheduler):
+    for i in "ab":
+        add(scheduler, i)
+    step = scheduler.schedule()
+    scheduler.finish_requests("a", RequestStatus.FINISHED_ABORTED)
+    add(scheduler, "a", max_tokens=64)  # another one by the same name: the pass in flight is not its own
+    again = scheduler.schedule()
+    assert again.num_scheduled_tokens == {"a": PROMPT + 64}
+    finish(scheduler, step)
+    assert scheduler.active["a"].decoding.canvas.passes == 0 and scheduler.active["b"].decoding.canvas.passes == 1
+    finish(scheduler, again)
+    assert scheduler.active["a"].decoding.canvas.passes == 1
+
+
+def test_a_request_without_finite_numbers_ends_alone(scheduler):
+    for i in "abc":
+        add(scheduler, i)
+    finish(scheduler, scheduler.schedule())
+    step = scheduler.schedule()
+    pages = scheduler._pages(scheduler.requests["b"])
+    outputs = scheduler.update_from_output(step, answer(step, broken=("b",)))
+    (ended,) = [o for o in outputs[0].outputs if o.finish_reason is not None]
+    assert ended.request_id == "b" and "not finite" in ended.stop_reason
+    assert scheduler.check_integrity() == 2 and scheduler.counts.counts["failed_requests"] == 1
+    following = scheduler.schedule()
+    assert list(following.num_scheduled_tokens) == ["a", "c"] and following.batch.wipe == pages
+    finish(scheduler, following)
+    assert scheduler.schedule().batch.wipe == []
+
+
+def test_tokens_are_the_masks_until_they_are_unmasked(scheduler):
+    request = add(scheduler, "a", max_tokens=16)
+    step = scheduler.schedule()
+    assert step.batch.token_ids.tolist() == [7] * PROMPT + [MASK] * 16
+    assert request.num_in_flight_tokens == PROMPT + 16
+    finish(scheduler, step)
+    assert request.num_in_flight_tokens == 0
