@@ -6,7 +6,7 @@ Why: vLLM answers the waiting requests and ends everything, but with status 0, a
   service manager that restarts what failed does not restart it (vllm-project/vllm issue 48966).
 Applied: by server.py.
 Checked on: vLLM 0.32.0; the source of 0.33.0.
-Until: that issue is closed.
+Until: vllm-project/vllm issue 48966 is closed.
 """
 
 from vllm.logger import init_logger

@@ -8,7 +8,7 @@ Why: vLLM leaves the names to the last moments of its processes, which one that 
   queues, some hundred MiB a rank.
 Applied: in each rank, by worker/worker.py.
 Checked on: vLLM 0.32.0; the source of 0.33.0.
-Until: vLLM unlinks them itself.
+Until: vLLM unlinks its shared memory in time itself.
 """
 
 from pathlib import Path
