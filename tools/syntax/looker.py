@@ -255,8 +255,8 @@ class Looker(ast.NodeVisitor):
         if bound and next(iter(takes.parameters), "") in ("self", "cls"):
             given.insert(0, None)
         keywords = {k.arg: None for k in node.keywords if k.arg}
-        whole = len(given) - bound >= len(node.args) - 1 and not any(isinstance(a, ast.Starred) for a in node.args)
-        bind = takes.bind if whole and all(k.arg for k in node.keywords) else takes.bind_partial
+        whole = all(k.arg for k in node.keywords) and not any(isinstance(a, ast.Starred) for a in node.args)
+        bind = takes.bind if whole else takes.bind_partial
         try:
             bind(*given, **keywords)
             self.note(node, f"{name}(...) is called")
