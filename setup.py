@@ -16,7 +16,7 @@ setup(
     ],
     package_dir={"vllm_dllm.patches": "patches"},
     install_requires=[
-        "vllm>=0.32,<0.33",
+        "vllm>=0.32,<0.34",
         "torch",
         "transformers",
     ],

@@ -1,10 +1,11 @@
-"""The tables of README.md and docs/settings.md that are made from the code.
+"""The tables of README.md and of docs/ that are made from the code.
 
     python docs/tables.py            write them anew, after a setting or a policy has changed
 
 A table stands between `<!-- table: NAME -->` and `<!-- end -->`. tests/unit/test_docs.py compares.
 """
 
+import ast
 import inspect
 import json
 import re
@@ -19,7 +20,7 @@ from vllm_dllm.settings import CACHE, GENERAL, RULE_OPTIONS, options
 from vllm_dllm.unmasking.registry import ALL_RULES
 
 ROOT = Path(__file__).parent.parent
-FILES = (ROOT / "README.md", ROOT / "docs" / "settings.md")
+FILES = (ROOT / "README.md", ROOT / "docs" / "settings.md", ROOT / "docs" / "architecture.md")
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -71,9 +72,23 @@ def policies() -> str:
     return table(("policy", "what a pass computes", "source", "its settings"), rows)
 
 
+def patches() -> str:
+    """Every change to vLLM's behaviour, from its file's docstring; those of every process come first."""
+    rows = []
+    for file in (ROOT / "patches").glob("*.py"):
+        title, _, parts = (ast.get_docstring(ast.parse(file.read_text())) or "").partition("\n\n")
+        found = dict(re.findall(r"^(\w[\w ]*): (.*(?:\n .*)*)", parts, re.MULTILINE))
+        if "What" in found:
+            applied, until = (" ".join(found[part].split()).rstrip(".") for part in ("Applied", "Until"))
+            rows.append((f"`{file.name}`", title.rstrip("."), applied, until))
+    order = ("in every process", "by server.py")
+    rows.sort(key=lambda row: (order.index(row[2]) if row[2] in order else len(order), row[0]))
+    return table(("file", "what", "applied", "until"), rows)
+
+
 def renewed(text: str) -> str:
     """`text` with its tables as they should be."""
-    made = {"settings": settings, "policies": policies}
+    made = {"settings": settings, "policies": policies, "patches": patches}
     return MARKED.sub(lambda match: f"{match[1]}{made[match[2]]()}{match[3]}", text)
 
 

@@ -7,7 +7,8 @@ What: for our architectures, vLLM's InputProcessor also
 Why: the one place that every request of every API passes with its prompt's tokens, and whose errors become
   HTTP 400 (or an exception offline). vLLM's hooks see either the parameters (logits processors) or belong
   to the platform (validate_request).
-Checked on: vLLM 0.32.0.
+Applied: in every process.
+Checked on: vLLM 0.32.0; the source of 0.33.0.
 Until: vLLM has a validation hook for plugins that sees parameters and prompt.
 """
 

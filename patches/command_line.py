@@ -4,7 +4,8 @@ What: vLLM's argument parser gets one flag for each `dllm_*` setting, and `--dll
   their values go into `additional_config`, where the settings live. A server of another model refuses them.
 Why: `vllm serve MODEL --dllm-cache entropy` is shorter than `--additional-config '{"dllm_cache": "entropy"}'`,
   and `vllm serve --help` shows what there is.
-Checked on: vLLM 0.32.0.
+Applied: in every process.
+Checked on: vLLM 0.32.0; the source of 0.33.0.
 Until: vLLM lets a plugin add arguments (it loads plugins before it builds its parser, but then asks them nothing).
 """
 

@@ -4,8 +4,9 @@ What: in a server of one of our models, where vLLM's server has ended without ha
   dead, the process ends with status 1, and says so in the log.
 Why: vLLM answers the waiting requests and ends everything, but with status 0, as if it had been told to stop: a
   service manager that restarts what failed does not restart it (vllm-project/vllm issue 48966).
-Checked on: vLLM 0.32.0.
-Until: that issue is closed.
+Applied: by server.py.
+Checked on: vLLM 0.32.0; the source of 0.33.0.
+Until: vllm-project/vllm issue 48966 is closed.
 """
 
 from vllm.logger import init_logger

@@ -5,7 +5,8 @@ What: in a server of one of our models, a request is checked when the server ask
 Why: the answer is an async generator, so that the checks of patches/admission.py run after a streamed response
   has sent its status, 200: the refusal became an event of the stream, and in the Responses API a broken
   connection. Those checks stay: they are what offline requests meet.
-Checked on: vLLM 0.32.0.
+Applied: by server.py.
+Checked on: vLLM 0.32.0; the source of 0.33.0.
 Until: vLLM validates a request before it starts to stream the response.
 """
 
@@ -39,13 +40,13 @@ def _generate(original, self, prompt, sampling_params, *args, **kwargs):
 
 
 def _beam_search(original, self, prompt, request_id, params, *args, **kwargs):
-    if is_ours(self.model_config):
+    if is_ours(self.engine_client.model_config):
         _refuse(self.engine_client.vllm_config, prompt, params)
     return original(self, prompt, request_id, params, *args, **kwargs)
 
 
 def _generate_with_builtin_tools(original, self, request_id, engine_input, sampling_params, *args, **kwargs):
-    if is_ours(self.model_config):
+    if is_ours(self.engine_client.model_config):
         _refuse(self.engine_client.vllm_config, engine_input, sampling_params)
     return original(self, request_id, engine_input, sampling_params, *args, **kwargs)
 

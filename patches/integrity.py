@@ -2,7 +2,8 @@
 
 What: adds a method to vLLM's EngineCore that asks the scheduler whether requests and KV blocks agree.
 Why: the scheduler lives in the engine's process, and utilities are what its clients can call there.
-Checked on: vLLM 0.32.0.
+Applied: in every process.
+Checked on: vLLM 0.32.0; the source of 0.33.0.
 Until: vLLM lets a scheduler class offer utilities of its own.
 """
 

@@ -5,7 +5,8 @@ What: in a server of one of our models, the OpenAI requests' `to_sampling_params
 Why: vLLM cuts `max_tokens` to the room that is left, and gives a text completion without it 16 tokens. The
   response length is part of what a diffusion model computes: too long a request is refused, not cut, and one
   without a length gets `dllm_gen_length` (both in patches/admission.py).
-Checked on: vLLM 0.32.0.
+Applied: by server.py.
+Checked on: vLLM 0.32.0; the source of 0.33.0.
 Until: vLLM's server leaves the length to the engine, or has a default that a model can set without a cap.
 """
 

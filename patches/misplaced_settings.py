@@ -4,7 +4,8 @@ What: in a server of one of our models, an OpenAI request with a `dllm_*` key be
   the settings belong into `vllm_xargs`.
 Why: vLLM's requests accept fields they do not know and drop them with a warning in the log: the request would run
   with other settings than it names.
-Checked on: vLLM 0.32.0.
+Applied: by server.py.
+Checked on: vLLM 0.32.0; the source of 0.33.0.
 Until: vLLM refuses fields it does not know, or hands them on to plugins.
 """
 

@@ -6,7 +6,8 @@ What: on the CPU platform, `--distributed-executor-backend ray` means the execut
 Why: vLLM's CPU platform names no Ray resource, so that Ray is refused; and its CPU communicator takes two nodes for one
   if the port of their rendezvous is the same, which it always is. With it all that several nodes do can be run,
   and tested, without a GPU. On a GPU vLLM's own executor is used as it is.
-Checked on: vLLM 0.32.0, Ray 2.60.0.
+Applied: by engine_config.py, on CPU with the Ray executor.
+Checked on: vLLM 0.32.0, Ray 2.60.0; the source of vLLM 0.33.0.
 Until: vLLM's CPU platform has a `ray_device_key`.
 """
 

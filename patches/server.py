@@ -5,7 +5,8 @@ What: when vLLM's AsyncLLM is made for one of our architectures, the patches of 
   handlers are applied.
 Why: the first place where a server's process knows its model. Offline engines and other models do without the
   seconds that importing the server takes, and without the changes.
-Checked on: vLLM 0.32.0.
+Applied: in every process.
+Checked on: vLLM 0.32.0; the source of 0.33.0.
 Until: the last of those patches is gone.
 """
 

@@ -6,8 +6,9 @@ What: in a rank of one of our models, the shared memory of its message queues an
 Why: vLLM leaves the names to the last moments of its processes, which one that is killed does not have. The group's
   memory, 8 MiB a rank, stayed behind at every stop; under Ray, which kills actors and their children alike, so did the
   queues, some hundred MiB a rank.
-Checked on: vLLM 0.32.0.
-Until: vLLM unlinks them itself.
+Applied: in each rank, by worker/worker.py.
+Checked on: vLLM 0.32.0; the source of 0.33.0.
+Until: vLLM unlinks its shared memory in time itself.
 """
 
 from pathlib import Path

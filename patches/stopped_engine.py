@@ -4,7 +4,8 @@ What: when the engine of a server of one of our models is stopped, what still wa
   event where it streams.
 Why: vLLM kills the engine's process at once (unless --shutdown-timeout gives it time), so nobody answers these
   requests, and then waits for their connections to close: for as long as the clients have patience.
-Checked on: vLLM 0.32.0.
+Applied: by server.py.
+Checked on: vLLM 0.32.0; the source of 0.33.0.
 Until: vLLM answers them (vllm-project/vllm pull request 36964).
 """
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import foreign_plugin
 import openai
 import psutil
 import pytest
@@ -93,8 +94,10 @@ def serve(tmp_path) -> Iterator[Callable[..., Server]]:
             pass  # as it should be: nothing is left
 
 
-def test_rank_of_multiprocessing(serve):
-    server = serve(tensor_parallel_size=2, distributed_executor_backend="mp")
+def test_rank_of_multiprocessing(serve, tmp_path):
+    """With another plugin that wraps what our patches wrap."""
+    foreign = foreign_plugin.install(tmp_path / "plugin")
+    server = serve(environment=foreign, tensor_parallel_size=2, distributed_executor_backend="mp")
     processes = tree(server)
     (victim,) = titled("Worker_TP1", processes)
     kill_and_see(server, victim, processes)
