@@ -14,12 +14,8 @@ from vllm.utils.cpu_resource_utils import get_visible_memory_node
 from vllm_dllm.caching.pages import PAGE_SIZE
 from vllm_dllm.models.checks import check as check_checkpoint
 from vllm_dllm.options import SettingError
-<<<<<<< HEAD
 from vllm_dllm.settings import GEN_LENGTH, HIDDEN_CACHE, ModelTraits, ServerSettings, given
-=======
-from vllm_dllm.settings import GEN_LENGTH, ModelTraits, check_server
 from vllm_dllm.vllm_version import note_vllm
->>>>>>> c409160 (vLLM 0.33 is admitted: checked against its source, not run; the patches' table comes from their docstrings)
 
 logger = init_logger(f"vllm.{__name__}")  # below vLLM's logger, whose handler prints it
 
