@@ -1,4 +1,4 @@
-"""A policy from another package: found through its entry point, chosen by name, its settings checked."""
+"""What another package brings: policies, a probe and a rule, found through entry points, their settings checked."""
 
 import os
 import subprocess
@@ -12,14 +12,18 @@ EXAMPLE = ROOT / "examples" / "third_party_policy"
 PATHS = [str(ROOT / "checkpoints"), str(ROOT / "tests"), str(GOLDEN), str(Path(__file__).parent)]
 
 
-def install(folder: Path, entry_points: str, module: str | None = None) -> None:
-    """What pip leaves of a package in `folder`: its metadata and its module."""
+def install(folder: Path, entry_points: str, module: str | None = None, rules: str = "") -> None:
+    """What pip leaves of a package in `folder`: its metadata and its modules."""
     info = folder / "sliding_policy-0.1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: sliding-policy\nVersion: 0.1.0\n")
-    (info / "entry_points.txt").write_text(f"[vllm_dllm.cache_policies]\n{entry_points}\n")
-    source = (EXAMPLE / "sliding_policy.py").read_text() if module is None else module
-    (folder / "sliding_policy.py").write_text(source)
+    (info / "entry_points.txt").write_text(
+        f"[vllm_dllm.cache_policies]\n{entry_points}\n[vllm_dllm.unmasking_rules]\n{rules}\n"
+    )
+    for file in EXAMPLE.glob("*_*.py"):
+        (folder / file.name).write_text(file.read_text())
+    if module is not None:
+        (folder / "sliding_policy.py").write_text(module)
 
 
 def python(folder: Path, code: str) -> subprocess.CompletedProcess:
@@ -27,13 +31,22 @@ def python(folder: Path, code: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=300)
 
 
-def test_the_examples_entry_point_is_the_one_tested_here():
-    assert '"vllm_dllm.cache_policies": ["sliding = sliding_policy:Sliding"]' in (EXAMPLE / "setup.py").read_text()
+SLIDING, ATTENDED, SHARE = (
+    "sliding = sliding_policy:Sliding",
+    "attended = attended_policy:MostAttended",
+    "share = share_rule:Share",
+)
+
+
+def test_the_examples_entry_points_are_those_tested_here():
+    setup = (EXAMPLE / "setup.py").read_text()
+    assert f'"vllm_dllm.cache_policies": ["{SLIDING}", "{ATTENDED}"]' in setup
+    assert f'"vllm_dllm.unmasking_rules": ["{SHARE}"]' in setup
 
 
 @pytest.mark.parametrize("first", ["import vllm_dllm.settings", "import sliding_policy"])  # whoever is imported first
 def test_a_request_chooses_it(tmp_path, first):
-    install(tmp_path, "sliding = sliding_policy:Sliding")
+    install(tmp_path, SLIDING)
     code = f"""
 {first}
 from common import MASK
@@ -58,6 +71,38 @@ print("decoded")
 """
     result = python(tmp_path, code)
     assert result.stdout.endswith("decoded\n"), result.stderr
+
+
+def test_an_engine_serves_a_policy_with_a_probe_and_a_rule(tmp_path):
+    """In vLLM's processes: the worker imports the probe's other half, which is in a module of its own."""
+    install(tmp_path, ATTENDED, rules=SHARE)
+    code = f"""
+import sys
+from pathlib import Path
+from contextlib import closing
+from common import MASK, Engine
+from vllm import SamplingParams
+
+if __name__ == "__main__":
+    with closing(Engine("tiny-llada", Path({str(tmp_path)!r}) / "trace.jsonl")) as engine:
+        def ask(**settings):
+            extra = {{"dllm_" + k: v for k, v in settings.items()}}
+            return SamplingParams(temperature=0, max_tokens=32, ignore_eos=True, extra_args=extra)
+        prompt = {{"prompt_token_ids": [2, 3, 75, 87, 93, 86, 92, 8, 27, 28, 4]}}
+        params = [ask(cache="attended", attended_k=3, share=0.5, block_length=16), ask(cache="dual", tokens_per_step=4)]
+        (a, passes), _ = engine.run([prompt] * 2, params)
+        assert passes["attended"][0] and all(len(p) == 3 for p in passes["attended"]), passes
+        assert [len(p) for p in passes["unmasked"]] == [8, 4, 2, 1, 1] * 2, passes
+        assert passes["query_tokens"][0] == passes["query_tokens"][5] == 43, passes
+        assert all(n <= 8 + 8 + 3 for i, n in enumerate(passes["query_tokens"]) if i % 5), passes
+        assert MASK not in a.outputs[0].token_ids
+        print("served", file=sys.stderr)
+"""
+    (tmp_path / "served.py").write_text(code)
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *PATHS])}
+    command = [sys.executable, str(tmp_path / "served.py")]
+    result = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+    assert "served\n" in result.stderr and not result.returncode, result.stderr[-3000:]
 
 
 OTHER_BASE = "class Sliding: name = 'sliding'\n"
