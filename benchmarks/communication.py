@@ -51,8 +51,8 @@ class CommunicationCounter:
         run = runner.run
 
         def counted_run(batch, req_ids):
-            step = {"query_tokens": len(batch.positions), "canvas_tokens": int(batch.canvas_lens.sum())}
-            self._steps.append(step | {"rows": len(batch.rows), "layers": 0, "embedding": 0, "logits": 0, "other": 0})
+            step = {"query_tokens": len(batch.positions), "canvas_tokens": int(batch.ends.sum())}
+            self._steps.append(step | {"rows": len(batch.places), "layers": 0, "embedding": 0, "logits": 0, "other": 0})
             return run(batch, req_ids)
 
         runner.run = counted_run

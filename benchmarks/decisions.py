@@ -23,7 +23,7 @@ from vllm import LLM, SamplingParams
 from vllm_dllm.caching import CachePolicy
 from vllm_dllm.caching.registry import POLICIES
 
-METHODS = ("mark", "positions", "drift", "reads", "complete", "observe", "signals")
+METHODS = ("mark", "positions", "probe", "reads", "complete", "observe", "signals")
 CANVAS, RESPONSE = 512, 64
 
 
@@ -77,13 +77,7 @@ def main() -> None:
     prompt = {"prompt_token_ids": [7] * (CANVAS - RESPONSE)}
     print("| cache | ms/step | us of decisions a pass | share of a step |\n| --- | ---: | ---: | ---: |")
     for name in POLICIES:
-        settings = {"dllm_cache": name}
-        if name == "elastic":
-            settings["dllm_threshold"] = 0.9
-        else:
-            settings["dllm_steps"] = args.steps
-        if name == "dkv-greedy":
-            settings["dllm_score"] = "random"
+        settings = POLICIES[name].example | {"dllm_cache": name, "dllm_tokens_per_step": RESPONSE // args.steps}
         params = SamplingParams(
             temperature=0, max_tokens=RESPONSE, ignore_eos=True, detokenize=False, extra_args=settings
         )

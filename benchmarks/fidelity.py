@@ -28,6 +28,8 @@ from fidelity_report import write_report
 from fidelity_runs import Runs, pack
 from fidelity_sweeps import CHECKPOINTS, ROOT, SWEEPS, Sweep, explicit, sweeps
 
+from vllm_dllm.caching.registry import POLICIES
+
 sys.path.append(str(ROOT / "checkpoints"))
 import tasks  # noqa: E402
 
@@ -70,7 +72,7 @@ class Bench:
         self.checkpoint, self.trace = checkpoint, trace
         trace.touch()
         server: dict[str, Any] = {"dllm_trace": str(trace)}
-        if any(s.cache == "elastic" for s in sweeps(checkpoint)):
+        if any(POLICIES[s.cache].needs_hidden() for s in sweeps(checkpoint)):
             server["dllm_hidden_cache"] = True
         self.llm = LLM(
             str(ROOT / "checkpoints" / checkpoint),

@@ -17,29 +17,19 @@ import psutil
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "checkpoints"))
 
-POLICIES = [
-    {"dllm_cache": "none"},
-    {"dllm_cache": "prefix"},
-    {"dllm_cache": "dual"},
-    {"dllm_cache": "dkv-decode"},
-    {"dllm_cache": "dkv-greedy", "dllm_score": "random", "dllm_tokens_per_step": 2},
-    {"dllm_cache": "dkv-prefill"},
-    {"dllm_cache": "dkv-pd"},
-    {"dllm_cache": "entropy"},
-    {"dllm_cache": "entropy", "dllm_scope": "page"},
-    {"dllm_cache": "elastic"},
-    {"dllm_cache": "d2"},
-]
-
 
 def pool(rng: random.Random, size: int) -> list[tuple[str, dict]]:
     """`size` different requests: a prompt and the arguments of its SamplingParams."""
     import tasks
 
+    from vllm_dllm.caching.registry import POLICIES
+
+    kinds = [{"dllm_cache": name} | policy.example for name, policy in POLICIES.items()]
+    kinds += [{"dllm_cache": "entropy", "dllm_scope": "page"}, {"dllm_cache": "entropy", "dllm_window_length": 24}]
     made = []
     for i in range(size):
-        settings = dict(POLICIES[i % len(POLICIES)])
-        if settings["dllm_cache"] != "elastic":
+        settings = dict(kinds[i % len(kinds)])
+        if "dllm_window_length" not in settings and POLICIES[settings["dllm_cache"]].window_length is None:
             settings["dllm_block_length"] = rng.choice((8, 16, 32, 64))
         prompt = f"<|startoftext|><|user|>{tasks.sample(rng)[0]}<|assistant|>"
         params = {

@@ -181,7 +181,7 @@ def _params(args: argparse.Namespace, cache: str, request: Request) -> SamplingP
     settings: dict[str, Any] = {"dllm_cache": cache}
     if request.steps is None:
         settings["dllm_threshold"] = args.threshold
-    elif POLICIES[cache].has_window:  # no blocks to divide steps over: as many tokens in each
+    elif POLICIES[cache].window_length:  # no blocks to divide steps over: as many tokens in each
         settings["dllm_tokens_per_step"] = -(-request.gen_length // request.steps)
     else:
         settings["dllm_steps"] = request.steps
@@ -198,7 +198,7 @@ def make_engine(args: argparse.Namespace, folder: Path, requests: list[Request],
     # the longest steps: all canvases at once
     budget = max(levels) * max(len(r.prompt_ids) + r.gen_length for r in requests)
     server: dict[str, Any] = {"dllm_block_length": args.block_length}
-    if any(POLICIES[c].needs_hidden for c in args.cache):
+    if any(POLICIES[c].needs_hidden() for c in args.cache):
         server["dllm_hidden_cache"] = True
     return LLM(
         str(folder),

@@ -100,7 +100,7 @@ HIDDEN_CACHE = Option(
     bool,
     None,
     "keep hidden states, so that requests may choose a policy that needs them: "
-    + ", ".join(p.name for p in POLICIES.values() if p.probe_class is not None and p.probe_class.needs_hidden),
+    + ", ".join(p.name for p in POLICIES.values() if p.needs_hidden()),
     server_only=True,
 )
 TRACE = Option("trace", str, None, "a file that gets one JSON line for each finished request", server_only=True)
@@ -244,11 +244,7 @@ def resolve(server: Mapping[str, Any], request: Mapping[str, Any] | None, traits
 
 def _has_hidden_cache(server: Mapping[str, Any]) -> bool:
     policy = POLICIES[server.get(CACHE.key, CACHE.default)]
-    return server.get(HIDDEN_CACHE.key, _needs_hidden(policy))
-
-
-def _needs_hidden(policy: type[CachePolicy]) -> bool:
-    return policy.probe_class is not None and policy.probe_class.needs_hidden
+    return server.get(HIDDEN_CACHE.key, policy.needs_hidden())
 
 
 def _checked(settings: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -271,7 +267,7 @@ def _resolve(server: Mapping[str, Any], own: Mapping[str, Any], traits: ModelTra
     score = _score(server, own, rule)
     window = _window(server, own, policy, rule)
     policy.check(name, score, traits.row_shift)
-    if _needs_hidden(policy) and not _has_hidden_cache(server):
+    if policy.needs_hidden() and not _has_hidden_cache(server):
         raise SettingError(
             f"{CACHE.key}={policy.name!r} is not allowed: the server keeps no hidden states for it; it must be started "
             f"with {CACHE.flag} {policy.name} or {HIDDEN_CACHE.flag} true"

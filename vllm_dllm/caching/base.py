@@ -40,6 +40,11 @@ class CachePolicy(ABC):
         # with `looks_ahead`: the canvas positions that this pass will unmask, in the rule's order
         self.coming = np.empty(0, np.int64)
 
+    @classmethod
+    def needs_hidden(cls) -> bool:
+        """Whether the worker has to keep every layer's inputs for it."""
+        return cls.probe_class is not None and cls.probe_class.needs_hidden
+
     @classmethod  # noqa: B027 (most policies go with everything)
     def check(cls, rule: str, score: str, row_shift: int) -> None:
         """Raise SettingError if the policy cannot go with this unmasking rule, score or model."""
