@@ -31,7 +31,7 @@ check: $(INSTALLED)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy vllm_dllm patches
 
-$(INSTALLED): setup.py tools/install.py tools/vllm_cpu/setup.py
+$(INSTALLED): pyproject.toml setup.py tools/install.py tools/vllm_cpu/setup.py
 	@test -x $(BIN)/pip || { echo "== creating .venv"; $(PYTHON) -m venv .venv; }
 	@$(BIN)/python tools/install.py
 	@touch $@
