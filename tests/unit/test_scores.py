@@ -77,5 +77,5 @@ def test_the_certainty_prior_multiplies(kind):
     seen = observe(canvas, rng.random(10), entropy=rng.random(10), margin=rng.random(10))
     plain, prior = score(kind, canvas, seen, None), score(kind, canvas, seen, None, sigma=2.0)
     at = canvas.candidates()
-    np.testing.assert_allclose(prior[at], plain[at] * density_by_sum(~canvas.masked, 2.0)[at], rtol=1e-4)
+    np.testing.assert_allclose(prior[at], plain[at] * density_by_sum(~canvas.masked, 2.0)[at], rtol=1e-4, atol=1e-6)
     assert (prior[[3, 4]] == -np.inf).all()
