@@ -1,5 +1,6 @@
 # make serve    start a server, ask it one question, keep it until Ctrl-C
-# make test     linters, type checker and the test suite
+# make unit     the tests that start no engine: about a minute
+# make test     linters, type checker and the whole test suite: half an hour
 # make check    linters and type checker only
 # make clean    remove the virtual environment and caches
 #
@@ -8,9 +9,10 @@
 PYTHON = python3
 
 MODEL = checkpoints/tiny-llada
-CACHE = none
+CACHE = entropy
 PORT = 8000
-# Further arguments for `vllm serve`, as in make serve ARGS="--host 0.0.0.0"
+# Further arguments of `vllm serve`, as in make serve ARGS="--host 0.0.0.0", or
+# of pytest, as in make test ARGS="--golden all"
 ARGS =
 
 BIN = .venv/bin
@@ -18,20 +20,23 @@ BIN = .venv/bin
 # after a change to its sources there is nothing to install again.
 INSTALLED = .venv/installed
 
-.PHONY: serve test check clean
+.PHONY: serve unit test check clean
 
 serve: $(INSTALLED)
 	@$(BIN)/python tools/serve.py $(MODEL) --dllm-cache $(CACHE) --port $(PORT) $(ARGS)
 
+unit: $(INSTALLED)
+	@$(BIN)/python -m pytest tests/unit tests/caching tests/attention_maps $(ARGS)
+
 test: check
-	@$(BIN)/python -m pytest tests
+	@$(BIN)/python -m pytest tests $(ARGS)
 
 check: $(INSTALLED)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy vllm_dllm patches
+	@$(BIN)/mypy vllm_dllm patches examples/third_party_policy/sliding_policy.py
 
-$(INSTALLED): setup.py tools/install.py tools/vllm_cpu/setup.py
+$(INSTALLED): pyproject.toml setup.py tools/install.py tools/vllm_cpu/setup.py
 	@test -x $(BIN)/pip || { echo "== creating .venv"; $(PYTHON) -m venv .venv; }
 	@$(BIN)/python tools/install.py
 	@touch $@

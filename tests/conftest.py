@@ -1,39 +1,32 @@
-"""Engines, started once for all tests: starting one takes half a minute on two cores."""
+"""Options and paths of all tests."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import closing
 
 import pytest
-from common import CHECKPOINTS, GOLDEN, Engine
+from common import CHECKPOINTS, GOLDEN
+from sampling import SEEDS, Sampling, seed_of_commit
 
 sys.path += [str(GOLDEN), str(CHECKPOINTS)]
 
 
-@pytest.fixture(scope="session")
-def llada(tmp_path_factory) -> Iterator[Engine]:
-    hidden = {"dllm_hidden_cache": True}  # so that requests may choose elastic
-    with closing(Engine("tiny-llada", tmp_path_factory.mktemp("llada") / "trace.jsonl", additional_config=hidden)) as e:
-        yield e
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("golden files")
+    choices = {"choices": ("sample", "all"), "default": "sample"}
+    group.addoption("--golden", help="which cases of tests/golden to run (default: sample)", **choices)
+    seed = f"the seed of the sample (default: 0 to {SEEDS - 1}, by the commit)"
+    group.addoption("--golden-seed", type=int, metavar="N", help=seed)
+
+
+def chosen(config: pytest.Config) -> Sampling:
+    seed = config.getoption("--golden-seed")
+    return Sampling(seed_of_commit() if seed is None else seed, everything=config.getoption("--golden") == "all")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"golden files: {chosen(config)}"
 
 
 @pytest.fixture(scope="session")
-def dream(tmp_path_factory) -> Iterator[Engine]:
-    with closing(Engine("tiny-dream", tmp_path_factory.mktemp("dream") / "trace.jsonl")) as engine:
-        yield engine
-
-
-# Room for 16 pages of 32 tokens, and for one canvas of the longest kind in a step; settings that requests override.
-SMALL = {
-    "num_gpu_blocks_override": 17,  # vLLM keeps one for itself
-    "max_model_len": 256,
-    "max_num_batched_tokens": 256,
-    "additional_config": {"dllm_gen_length": 48, "dllm_block_length": 16, "dllm_tokens_per_step": 2},
-}
-
-
-@pytest.fixture(scope="session")
-def small(tmp_path_factory) -> Iterator[Engine]:
-    """An engine with little room, and with settings of its own."""
-    with closing(Engine("tiny-llada", tmp_path_factory.mktemp("small") / "trace.jsonl", **SMALL)) as engine:
-        yield engine
+def sampling(request) -> Sampling:
+    """Which cases of the golden files to run."""
+    return chosen(request.config)

@@ -1,11 +1,11 @@
 """Golden cases as requests, and what an answer has to be."""
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from common import EOS, GOLDEN, Engine, golden
 from quirks import query_tokens
+from sampling import Sampling
 from served import Server
 from settings import settings
 from vllm import SamplingParams
@@ -88,21 +88,12 @@ def cases(model: str) -> list[Case]:
     return [case for case in found if case.settings["dllm_cache"] in POLICIES]
 
 
-def sample(model: str, seed: int, share: float = 0, least: int = 1) -> list[Case]:
-    """A share of the cases of each policy of each file, and no fewer of each than `least`."""
-    rng, groups = random.Random(seed), {}
-    for case in cases(model):
-        groups.setdefault((case.file, case.settings["dllm_cache"]), []).append(case)
-    counts = [(group, min(len(group), max(least, round(len(group) * share)))) for group in groups.values()]
-    return [case for group, count in counts for case in rng.sample(group, count)]
+def sample(model: str, sampling: Sampling, share: float = 0, least: int = 1) -> list[Case]:
+    """Of each policy of each file a share of the cases, and no fewer than `least`."""
+    return sampling.take(cases(model), lambda case: (case.file, case.settings["dllm_cache"]), share, least)
 
 
 def differences(engine: Engine, batch: list[Case]) -> list[str | None]:
     """Each case's difference, all of them in the engine at once."""
     results = engine.run([c.prompt for c in batch], [c.params for c in batch])
     return [c.difference(o.outputs[0].token_ids, t) for c, (o, t) in zip(batch, results, strict=True)]
-
-
-def check(found: list[str | None], total: int) -> None:
-    wrong = [d for d in found if d is not None]
-    assert not wrong, f"{len(wrong)} of {total} cases differ:\n" + "\n".join(wrong[:20])

@@ -1,5 +1,7 @@
 """vllm-dllm: a vLLM plugin that serves full-sequence diffusion language models (LLaDA, Dream)."""
 
+__version__ = "0.2.0"
+
 
 def register() -> None:
     """The plugin's entry point (`vllm.general_plugins`): called in every process, perhaps more than once."""

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from common import golden
 from dense import decode
+from golden_cases import cases
 from quirks import query_tokens
 from settings import SCORE, settings
 
@@ -19,7 +19,7 @@ FILES = [
     "tiny-dream.dream_dkv",
     "tiny-dream.entropy",
 ]
-PART = 3  # every third case: the engine runs them all (tests/engine/test_golden.py)
+SHARE = 1 / 6  # of the cases of each file and policy: the engine runs more (tests/engine/test_golden.py)
 HERE = ("prefix", "dual", "dkv-decode", "dkv-greedy", "dkv-prefill", "dkv-pd", "entropy")
 
 
@@ -36,12 +36,12 @@ def difference(case: dict, keys: dict) -> str | None:
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_golden(file):
-    cases = [(i, c, settings(c)) for i, c in enumerate(golden(*file.split(".")))]
-    cases = [c for c in cases if c[2]["dllm_cache"] in HERE][::PART]
-    found = {i: difference(case, keys) for i, case, keys in cases}
-    wrong = {i: text for i, text in found.items() if text}
-    assert cases and not wrong, f"{len(wrong)} of {len(cases)} cases differ: {wrong}"
+def test_golden(file, sampling):
+    ours = [case for case in cases(file.split(".")[0]) if case.file == file and case.settings["dllm_cache"] in HERE]
+    some = sampling.take(ours, lambda case: case.settings["dllm_cache"], SHARE, least=2)
+    found = [(case.index, difference(case.case, case.settings)) for case in some]
+    assert found
+    sampling.check([f"case {index}: {text}" if text else None for index, text in found])
 
 
 def test_several_tokens_a_step():
@@ -55,13 +55,14 @@ def test_several_tokens_a_step():
         assert difference(case, settings(case)) is None
 
 
-def test_dkv_for_dream_with_other_settings():
+def test_dkv_for_dream_with_other_settings(sampling):
     """What the golden files leave out: `cache_type=pd`, and `shift_type=un_right` with both types.
 
     Cases written by horseee/dKV-Cache's own code in float32 on the CPU.
     """
-    cases = json.loads((Path(__file__).parent / "dream_dkv.json").read_text())
-    for case in cases:
+    written = json.loads((Path(__file__).parent / "dream_dkv.json").read_text())
+    found = []
+    for case in sampling.take(written, lambda case: (case["cache_type"], case["shift"]), share=1 / 2):
         keys = {
             "dllm_cache": {"decoded": "dkv-decode", "pd": "dkv-pd"}[case["cache_type"]],
             "dllm_refresh_interval": case["cache_steps"],
@@ -72,4 +73,5 @@ def test_dkv_for_dream_with_other_settings():
         }
         if case["cache_type"] == "pd":
             keys["dllm_prompt_interval"] = 0
-        assert difference(case | {"source": "dream_dkv"}, keys) is None
+        found.append(difference(case | {"source": "dream_dkv"}, keys))
+    sampling.check(found)

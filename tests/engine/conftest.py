@@ -1,7 +1,11 @@
-"""The plain models that engine tests compare with."""
+"""Engines, each started once (half a minute on two cores), and the plain models that they are compared with."""
+
+from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 import torch
+from common import Engine
 from plain import Plain
 
 torch.set_num_threads(1)  # the matrices are tiny: more threads only wait for each other
@@ -15,3 +19,32 @@ def plain_llada() -> Plain:
 @pytest.fixture(scope="session")
 def plain_dream() -> Plain:
     return Plain("tiny-dream")
+
+
+@pytest.fixture(scope="package")
+def llada(tmp_path_factory) -> Iterator[Engine]:
+    hidden = {"dllm_hidden_cache": True}  # so that requests may choose elastic
+    with closing(Engine("tiny-llada", tmp_path_factory.mktemp("llada") / "trace.jsonl", additional_config=hidden)) as e:
+        yield e
+
+
+@pytest.fixture(scope="package")
+def dream(tmp_path_factory) -> Iterator[Engine]:
+    with closing(Engine("tiny-dream", tmp_path_factory.mktemp("dream") / "trace.jsonl")) as engine:
+        yield engine
+
+
+# Room for 16 pages of 32 tokens, and for one canvas of the longest kind in a step; settings that requests override.
+SMALL = {
+    "num_gpu_blocks_override": 17,  # vLLM keeps one for itself
+    "max_model_len": 256,
+    "max_num_batched_tokens": 256,
+    "additional_config": {"dllm_gen_length": 48, "dllm_block_length": 16, "dllm_tokens_per_step": 2},
+}
+
+
+@pytest.fixture(scope="package")
+def small(tmp_path_factory) -> Iterator[Engine]:
+    """An engine with little room, and with settings of its own."""
+    with closing(Engine("tiny-llada", tmp_path_factory.mktemp("small") / "trace.jsonl", **SMALL)) as engine:
+        yield engine

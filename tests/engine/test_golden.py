@@ -3,28 +3,29 @@
 import random
 
 import pytest
-from golden_cases import cases, check, differences, sample
+from golden_cases import cases, differences, sample
 
-ALONE = 0.25  # the part of the cases that also runs alone
+# of the cases of each policy of each file (`pytest --golden all` runs every one)
+TOGETHER, ALONE = 1 / 3, 1 / 12
 
 MODELS = [("llada", "tiny-llada"), ("dream", "tiny-dream")]
 
 
 @pytest.mark.parametrize(("engine", "model"), MODELS)
-def test_batched(engine, model, request):
-    """All cases in one go, 16 running at any time, policies and settings mixed."""
+def test_batched(engine, model, request, sampling):
+    """In one go, 16 running at any time, policies and settings mixed."""
     engine = request.getfixturevalue(engine)
-    batch = cases(model)
-    random.Random(7).shuffle(batch)
-    check(differences(engine, batch), len(batch))
+    batch = sample(model, sampling, TOGETHER, least=4)
+    random.Random(sampling.seed).shuffle(batch)
+    sampling.check(differences(engine, batch))
 
 
 @pytest.mark.parametrize(("engine", "model"), MODELS)
-def test_alone(engine, model, request):
-    """A sample of the cases of each policy of each file, one request at a time."""
+def test_alone(engine, model, request, sampling):
+    """One request at a time."""
     engine = request.getfixturevalue(engine)
-    alone = sample(model, seed=8, share=ALONE)
-    check([difference for case in alone for difference in differences(engine, [case])], len(alone))
+    alone = sample(model, sampling, ALONE, least=2)
+    sampling.check([difference for case in alone for difference in differences(engine, [case])])
 
 
 def test_cases_of_no_cache():

@@ -4,13 +4,16 @@ import pytest
 import train
 from prompts import as_prompt, params, token_ids
 
-PROMPTS, SEED, LENGTH, BLOCK, THRESHOLD = 64, 2, 96, 32, 0.9  # of train.py's final evaluation
+LENGTH, BLOCK, THRESHOLD = 96, 32, 0.9  # of train.py's final evaluation
+FINAL = 64, 2  # its prompts of each kind, and their seed
+PROMPTS = 16
 
 
 @pytest.mark.parametrize("name", ["llada", "dream"])
-def test_answers_and_accuracy(name, request, monkeypatch):
+def test_answers_and_accuracy(name, request, monkeypatch, sampling):
     plain = request.getfixturevalue(f"plain_{name}")
     engine = request.getfixturevalue(name)
+    prompts, seed = FINAL if sampling.everything else (PROMPTS, sampling.seed)
     expected: dict[tuple[int, ...], list[int]] = {}
     generate = train.generate
 
@@ -19,8 +22,8 @@ def test_answers_and_accuracy(name, request, monkeypatch):
         return expected[tuple(head)]
 
     monkeypatch.setattr(train, "generate", record)
-    accuracy = train.accuracy(plain.model, PROMPTS, SEED)
-    assert len(expected) > 3 * PROMPTS and accuracy["echo"] > 0.9, "the grading works"
+    accuracy = train.accuracy(plain.model, prompts, seed)
+    assert len(expected) > 3 * prompts and accuracy["echo"] > 0.75, "the grading works"
 
     heads = list(expected)
     outputs = engine.generate(
@@ -31,10 +34,10 @@ def test_answers_and_accuracy(name, request, monkeypatch):
     for h in heads:
         want = expected[h]
         want = want[: want.index(train.EOS) + 1] if train.EOS in want else want
-        assert served[h] == want, f"prompt {list(h)}"
+        assert served[h] == want, f"prompt {list(h)}, pytest {sampling}"
     for output in outputs:
         text = "".join(train.CHARS[i - 8] for i in token_ids(output) if i != train.EOS)
         assert output.outputs[0].text == text
 
     monkeypatch.setattr(train, "generate", lambda model, head, *args: served[tuple(head)])
-    assert train.accuracy(plain.model, PROMPTS, SEED) == accuracy
+    assert train.accuracy(plain.model, prompts, seed) == accuracy

@@ -1,10 +1,9 @@
 """Two engines behind one server: independent ones, each with the whole model, that share the requests."""
 
-import random
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
-from golden_cases import cases, check
+from golden_cases import sample
 from prometheus_client.parser import text_string_to_metric_families
 from served import Server
 from server_process import start, stop, wait_until_healthy
@@ -16,16 +15,16 @@ def passes_by_engine(server: Server) -> dict[str, float]:
     return {s.labels["engine"]: s.value for s in passes.samples if s.name.endswith("_total")}
 
 
-def test_engines_share_the_requests_and_answer_as_one(tmp_path):
+def test_engines_share_the_requests_and_answer_as_one(tmp_path, sampling):
     """Golden cases of all policies but elastic, sixteen at a time; each engine takes some."""
-    sample = random.Random(5).sample([c for c in cases("tiny-llada") if c.settings["dllm_cache"] != "elastic"], 48)
+    cases = [c for c in sample("tiny-llada", sampling, least=4) if c.settings["dllm_cache"] != "elastic"]
     # two engines on two cores: each takes what it gets
     server = start(tmp_path, environment={"VLLM_CPU_OMP_THREADS_BIND": "nobind"}, data_parallel_size=2)
     try:
         wait_until_healthy(server)
         with ThreadPoolExecutor(16) as pool:
-            answers = list(pool.map(lambda case: case.ask(server), sample))
-        check([c.difference(*a) for c, a in zip(sample, answers, strict=True)], len(sample))
+            answers = list(pool.map(lambda case: case.ask(server), cases))
+        sampling.check([c.difference(*a) for c, a in zip(cases, answers, strict=True)])
 
         passes = passes_by_engine(server)
         assert set(passes) == {"0", "1"} and all(passes.values())

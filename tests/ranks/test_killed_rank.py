@@ -1,4 +1,7 @@
-"""A rank that dies: the server says so, answers every waiting request with an error, exits, and leaves nothing behind."""
+"""A rank that dies: the server says so, answers every waiting request with an error, exits, and leaves nothing behind.
+
+Servers of two ranks answer golden cases first: starting one takes half a minute.
+"""
 
 import os
 import re
@@ -11,11 +14,13 @@ import foreign_plugin
 import openai
 import psutil
 import pytest
+from golden_cases import sample
+from sampling import Sampling
 from served import Server
 from server_process import start, wait_until_healthy
 
 EXIT_S = 30
-RUNNING, WAITING = 2, 4
+RUNNING, WAITING = 4, 4
 
 
 def shared_memory(processes: list[psutil.Process]) -> set[int]:
@@ -43,6 +48,13 @@ def living(process: psutil.Process) -> bool:
         return process.status() != psutil.STATUS_ZOMBIE  # which has ended, and waits for init to note it
     except psutil.NoSuchProcess:
         return False
+
+
+def check_golden(server: Server, model: str, sampling: Sampling) -> None:
+    cases = sample(model, sampling, least=3)
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda case: case.ask(server), cases))
+    sampling.check([c.difference(*a) for c, a in zip(cases, answers, strict=True)])
 
 
 def kill_and_see(server: Server, victim: psutil.Process, processes: list[psutil.Process]) -> None:
@@ -94,19 +106,22 @@ def serve(tmp_path) -> Iterator[Callable[..., Server]]:
             pass  # as it should be: nothing is left
 
 
-def test_rank_of_multiprocessing(serve, tmp_path):
+def test_rank_of_multiprocessing(serve, sampling, tmp_path):
     """With another plugin that wraps what our patches wrap."""
     foreign = foreign_plugin.install(tmp_path / "plugin")
-    server = serve(environment=foreign, tensor_parallel_size=2, distributed_executor_backend="mp")
+    server = serve(model="tiny-dream", environment=foreign, tensor_parallel_size=2, distributed_executor_backend="mp")
+    check_golden(server, "tiny-dream", sampling)
     processes = tree(server)
     (victim,) = titled("Worker_TP1", processes)
     kill_and_see(server, victim, processes)
     assert "Worker proc VllmWorker-1 died unexpectedly" in server.log_file.read_text()
 
 
-def test_rank_of_ray(serve, cluster):
+def test_rank_of_ray(serve, cluster, sampling):
     """The cluster goes on, without the server's ranks."""
-    server = serve(environment=cluster.environment, tensor_parallel_size=2, distributed_executor_backend="ray")
+    ray = {"tensor_parallel_size": 2, "distributed_executor_backend": "ray", "dllm_hidden_cache": "true"}
+    server = serve(environment=cluster.environment, **ray)
+    check_golden(server, "tiny-llada", sampling)
     ranks = titled("RayCPUWorkerProc", cluster.processes())
     assert len(ranks) == 2, [p.cmdline() for p in cluster.processes()]
     kill_and_see(server, ranks[0], ranks + tree(server))

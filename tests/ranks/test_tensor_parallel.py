@@ -1,4 +1,8 @@
-"""Two ranks, each with half of the heads, over both executors: the same tokens and the same passes as with one."""
+"""Two ranks, each with half of the heads, over both executors: the same tokens and the same passes as with one.
+
+tests/ranks/test_killed_rank.py asks servers of two ranks the same, before it kills one: each model is run over each
+executor.
+"""
 
 import os
 import random
@@ -9,25 +13,24 @@ from unittest import mock
 
 import pytest
 from common import ROOT, Engine
-from golden_cases import check, differences, sample
+from golden_cases import differences, sample
+from sampling import Sampling
 
 RANKS = 2
-# elastic can be chosen where there is a hidden-state cache
-MODELS = {"tiny-llada": {"additional_config": {"dllm_hidden_cache": True}}, "tiny-dream": {}}
 LAYERS, WIDTH, VOCABULARY, SIZE = 6, 128, 128, 4  # of tiny-llada in float32
 
 
 def start(model: str, executor: str, folder: Path, environment: dict[str, str], **more) -> Engine:
     with mock.patch.dict(os.environ, environment):  # several ranks leave their mark on it: engine_config.share_cores
         ranks = {"tensor_parallel_size": RANKS, "distributed_executor_backend": executor}
-        return Engine(model, folder / "trace.jsonl", **MODELS[model], **ranks, **more)
+        return Engine(model, folder / "trace.jsonl", **ranks, **more)
 
 
-def check_golden(engine: Engine, model: str) -> None:
+def check_golden(engine: Engine, model: str, sampling: Sampling) -> None:
     """Some cases of each policy of each golden file in one go, 16 running at any time, policies and settings mixed."""
-    batch = sample(model, seed=4, least=3)
-    random.Random(4).shuffle(batch)
-    check(differences(engine, batch), len(batch))
+    batch = sample(model, sampling, least=3)
+    random.Random(sampling.seed).shuffle(batch)
+    sampling.check(differences(engine, batch))
 
 
 @pytest.fixture(scope="module")
@@ -37,23 +40,19 @@ def llada(tmp_path_factory) -> Iterator[Engine]:
         for folder in (Path(__file__).parent, ROOT / "benchmarks"):
             patch.syspath_prepend(str(folder))
         folder = tmp_path_factory.mktemp("llada")
-        with closing(start("tiny-llada", "mp", folder, {}, worker_extension_cls="looking_in.LookingIn")) as engine:
+        hidden = {"dllm_hidden_cache": True}  # so that requests may choose elastic
+        more = {"additional_config": hidden, "worker_extension_cls": "looking_in.LookingIn"}
+        with closing(start("tiny-llada", "mp", folder, {}, **more)) as engine:
             yield engine
 
 
-def test_golden_llada(llada):
-    check_golden(llada, "tiny-llada")
+def test_golden(llada, sampling):
+    check_golden(llada, "tiny-llada", sampling)
 
 
-def test_golden_dream(tmp_path):
-    with closing(start("tiny-dream", "mp", tmp_path, {})) as engine:
-        check_golden(engine, "tiny-dream")
-
-
-@pytest.mark.parametrize("model", MODELS)
-def test_golden_over_ray(model, cluster, tmp_path):
-    with closing(start(model, "ray", tmp_path, cluster.environment)) as engine:
-        check_golden(engine, model)
+def test_golden_over_ray(cluster, tmp_path, sampling):
+    with closing(start("tiny-dream", "ray", tmp_path, cluster.environment)) as engine:
+        check_golden(engine, "tiny-dream", sampling)
 
 
 def test_bytes_of_passes(llada):
@@ -75,9 +74,9 @@ def test_bytes_of_passes(llada):
             }
 
 
-def test_the_first_rank_decides_where_ranks_do_not_agree(llada):
+def test_the_first_rank_decides_where_ranks_do_not_agree(llada, sampling):
     """The last test of this engine."""
     llada.llm.collective_rpc("disagree")
-    elastic = [c for c in sample("tiny-llada", seed=4, least=3) if c.settings["dllm_cache"] == "elastic"]
+    elastic = [c for c in sample("tiny-llada", sampling, least=3) if c.settings["dllm_cache"] == "elastic"]
     assert elastic
-    check(differences(llada, elastic), len(elastic))
+    sampling.check(differences(llada, elastic))

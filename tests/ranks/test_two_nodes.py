@@ -13,7 +13,7 @@ NAMESPACES = "unshare --user --map-root-user --net --mount --mount-proc --pid --
 FIRST = ["sh", "-c", '"$@"; exit $?', "sh"]
 
 
-def test_a_rank_on_each_node():
+def test_a_rank_on_each_node(sampling):
     """Through the commands of examples/multi_gpu, with requests over HTTP."""
     for tool in ("unshare", "nsenter", "ip"):
         if shutil.which(tool) is None:
@@ -21,7 +21,8 @@ def test_a_rank_on_each_node():
     permitted = subprocess.run([*NAMESPACES, "true"], capture_output=True, text=True)
     if permitted.returncode:
         pytest.skip(f"a second node takes a network namespace, not permitted here: {permitted.stderr.strip()}")
-    command = [*NAMESPACES, *FIRST, sys.executable, str(Path(__file__).with_name("two_nodes.py"))]
+    script = [str(Path(__file__).with_name("two_nodes.py")), str(sampling.seed), *(["all"] * sampling.everything)]
+    command = [*NAMESPACES, *FIRST, sys.executable, *script]
     ran = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=SECONDS)
     assert ran.returncode == 0, ran.stdout
     assert "a rank on each node\n" in ran.stdout and " answers equal\n" in ran.stdout

@@ -1,5 +1,7 @@
 """Two nodes on this machine, a rank on each; run by test_two_nodes.py as the first process of namespaces of its own.
 
+Arguments: the seed of the golden cases to ask for, and perhaps `all`, for all of them.
+
 this namespace                         a second one, with a /dev/shm of its own
 10.0.0.1  node 1: head, server, rank   10.0.0.2  node 2: rank
 """
@@ -16,7 +18,8 @@ sys.path += [str(TESTS), str(TESTS / "golden")]
 
 from cluster import ENVIRONMENT, Node  # noqa: E402
 from common import CHECKPOINTS, ROOT  # noqa: E402
-from golden_cases import check, sample  # noqa: E402
+from golden_cases import sample  # noqa: E402
+from sampling import Sampling  # noqa: E402
 from served import Server  # noqa: E402
 from server_process import stop, wait_until_healthy  # noqa: E402
 
@@ -41,7 +44,7 @@ def second_namespace() -> tuple[str, ...]:
     return within
 
 
-def main() -> None:
+def main(sampling: Sampling) -> None:
     run(*"ip link set lo up".split())
     within = second_namespace()
     with ExitStack() as at_end, tempfile.TemporaryDirectory(prefix="ray-") as folder:
@@ -63,14 +66,14 @@ def main() -> None:
             ranks = [p for p in second.processes() if p.cmdline()[0].startswith("ray::RayCPUWorkerProc")]
             assert len(ranks) == 1, f"{len(ranks)} ranks on the second node"
             print("a rank on each node", flush=True)
-            cases = sample("tiny-llada", seed=6, least=2)
+            cases = sample("tiny-llada", sampling, least=2)
             with ThreadPoolExecutor(16) as pool:
                 answers = list(pool.map(lambda case: case.ask(server), cases))
-            check([c.difference(*a) for c, a in zip(cases, answers, strict=True)], len(cases))
+            sampling.check([c.difference(*a) for c, a in zip(cases, answers, strict=True)])
             print(f"{len(cases)} answers equal", flush=True)
         finally:
             stop(server)
 
 
 if __name__ == "__main__":
-    main()
+    main(Sampling(int(sys.argv[1]), everything=sys.argv[2:] == ["all"]))

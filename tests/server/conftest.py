@@ -14,7 +14,13 @@ def server(tmp_path_factory) -> Iterator[Server]:
         wait_until_healthy(server)
         yield server
     finally:
-        stop(server)
+        if server.process.poll() != 0:  # test_stopping.py has stopped it
+            stop(server)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """test_stopping.py ends the server, so it comes last."""
+    items.sort(key=lambda item: item.path.name == "test_stopping.py")
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from common import ROOT
 
+import vllm_dllm
 from vllm_dllm.caching import CachePolicy, PageLedger
 from vllm_dllm.caching.registry import POLICIES
 from vllm_dllm.canvas import Canvas
@@ -21,9 +22,12 @@ from vllm_dllm.unmasking.scores import SCORES
 sys.path.append(str(ROOT / "docs"))
 import tables  # noqa: E402
 
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "examples" / "README.md"]
+DOCUMENTS = [
+    file for folder in ("", "docs", "examples", "checkpoints") for file in sorted((ROOT / folder).glob("*.md"))
+]
+NAMED = [file for file in DOCUMENTS if file.name != "CHANGELOG.md"]  # which tells of names that are gone
 TRAITS = [ModelTraits(mask_id=1, row_shift=0, steps="llada"), ModelTraits(mask_id=1, row_shift=-1, steps="dream")]
-EXAMPLES = {"dllm_share", "dllm_every", "sliding"}  # of docs/architecture.md and examples/third_party_policy
+EXAMPLES = {"dllm_share", "dllm_every", "sliding"}  # of CONTRIBUTING.md and examples/third_party_policy
 CHOOSE = {"dllm_cache", "dllm_score", *(o.key for o in RULE_OPTIONS)}
 
 
@@ -34,7 +38,7 @@ def test_tables(file):
     assert text == tables.renewed(text), f"run `python docs/tables.py`: a table of {file.name} is out of date"
 
 
-@pytest.mark.parametrize("file", DOCUMENTS, ids=lambda f: f.name)
+@pytest.mark.parametrize("file", NAMED, ids=lambda f: str(f.relative_to(ROOT)))
 def test_names(file):
     """Every setting, flag and policy that a document mentions exists."""
     text = file.read_text()
@@ -45,16 +49,20 @@ def test_names(file):
     assert set(policies) <= {*POLICIES, *EXAMPLES}
 
 
-@pytest.mark.parametrize("file", DOCUMENTS, ids=lambda f: f.name)
+@pytest.mark.parametrize("file", DOCUMENTS, ids=lambda f: str(f.relative_to(ROOT)))
 def test_links(file):
     links = re.findall(r"\]\((?!http)([^)#]+)", file.read_text())
     missing = [link for link in links if not (file.parent / link).exists()]
     assert not missing
 
 
+def test_the_newest_version_of_the_changelog_is_this_one():
+    assert re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1] == vllm_dllm.__version__
+
+
 def test_example_classes():
-    """The rule and the policy of docs/architecture.md work: every pass unmasks half, every third is full."""
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "architecture.md").read_text(), re.DOTALL)
+    """The rule and the policy of CONTRIBUTING.md work: every pass unmasks half, every third is full."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
     names = {"CachePolicy": CachePolicy, "Option": Option, "UnmaskingRule": UnmaskingRule, "top": top}
     for block in blocks:
         exec(block, names)
