@@ -69,7 +69,7 @@ class RayCPUExecutor(RayExecutorV2):
 
 def use(config: VllmConfig) -> None:
     """Where `config` asks for Ray on a CPU machine, make that the executor above."""
-    if not envs.VLLM_USE_RAY_V2_EXECUTOR_BACKEND:
+    if not getattr(envs, SWITCH, True):  # vLLM 0.33 has no other executor, and no switch
         raise SettingError(f"{SWITCH}=0 is not allowed on CPU: it must be 1")
     if not (ray.is_initialized() or os.environ.get("RAY_ADDRESS")):
         # Ray would try the last cluster that this machine had, for minutes, or start one that nobody sees

@@ -3,10 +3,12 @@
     python tools/seams.py                        the installed vLLM
     python tools/seams.py vllm-0.33.0.whl        a wheel's, or an unpacked one's in a folder; nothing of it is imported
     python tools/seams.py --list                 every seam, whether it fits or not
+    python tools/seams.py --changed WHEEL        what of vLLM's functions has other words there than in the installed one
 
 The seams are found in the package's own source: names imported from vLLM; attributes of its objects, as far as types
 are written down; arguments of calls; methods that our classes override, or that vLLM's abstract ones want; functions
-that patches wrap. Exit status 1 if something does not fit.
+that patches wrap. Exit status 1 if something does not fit. What fits may still mean something else: --changed is what
+to read then.
 """
 
 import argparse
@@ -16,7 +18,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from syntax.looker import THEIRS, Looker, Seam
-from syntax.packages import Class, Packages, Read, installed, reader
+from syntax.packages import Class, Function, Packages, Read, installed, reader
 
 ROOT = Path(__file__).parent.parent
 OURS = "vllm_dllm"
@@ -60,15 +62,32 @@ def _names_used(files: Iterable[Path]) -> set[str]:
     return {n.attr for t in trees for n in ast.walk(t) if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Load)}
 
 
+def changed(found: list[Seam], before: Read, after: Read) -> list[str]:
+    """Those functions at the seams that are written differently in two vLLMs."""
+
+    def text(packages: Packages, name: str) -> str | None:
+        function = packages.find(name)
+        return ast.unparse(function.node) if isinstance(function, Function) else None
+
+    old, new = Packages({THEIRS: before}), Packages({THEIRS: after})
+    names = sorted({seam.what.split("(")[0].split()[0] for seam in found if seam.what.startswith(f"{THEIRS}.")})
+    return [name for name in names if text(old, name) != text(new, name)]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument(
         "vllm", nargs="?", type=Path, help="a wheel, or a folder with `vllm/` in it; default: installed"
     )
     parser.add_argument("--list", action="store_true", help="print every seam")
+    parser.add_argument(
+        "--changed", action="store_true", help="print the functions that differ from the installed ones"
+    )
     arguments = parser.parse_args()
     where = arguments.vllm or installed(THEIRS)
     found = seams(reader(where))
+    if arguments.changed:
+        print(*changed(found, reader(installed(THEIRS)), reader(where)), sep="\n")
     unfit = [seam for seam in found if seam.problem]
     for seam in found if arguments.list else unfit:
         print(seam)

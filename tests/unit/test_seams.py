@@ -59,11 +59,11 @@ CHANGES = {
             "vllm/v1/core/sched/output.py",
             (
                 "    scheduled_new_reqs: list[NewRequestData]",
-                "    step: int\n    scheduled_new_reqs: list[NewRequestData]",
+                "    phase: int\n    scheduled_new_reqs: list[NewRequestData]",
             ),
         ),
         "vllm_dllm/scheduler.py",
-        "DllmSchedulerOutput(...) is called: missing a required argument: 'step'",
+        "DllmSchedulerOutput(...) is called: missing a required argument: 'phase'",
     ),
     "a field of a config": (
         ("vllm/config/scheduler.py", ("    max_num_batched_tokens: int", "    max_tokens_in_a_step: int")),
@@ -157,3 +157,14 @@ def test_a_wheel_is_read_without_being_imported(tmp_path):
     bad = [line for line in lines if line.endswith("does not exist")]
     assert bad and all(line.startswith("patches/ray_cpu.py") for line in bad), bad
     assert summary.startswith(f"{len(lines)} seams with ") and not summary.endswith(" 0 do not fit")
+
+
+def test_functions_that_are_written_differently_are_listed():
+    """Of those at the seams: what has to be read, for it may mean something else."""
+    file, old, new = "vllm/v1/core/sched/scheduler.py", "def make_stats(", "def make_stats(  # as ever\n"
+    text = VLLM(file)
+    assert text is not None and old in text and "request.num_in_flight_tokens -= num_tokens_scheduled" in text
+    text = text.replace(old, new).replace("request.num_in_flight_tokens -=", "request.num_in_flight_tokens +=")
+    found = seams.seams(VLLM)
+    changed = seams.changed(found, VLLM, lambda path: text if path == file else VLLM(path))
+    assert changed == ["vllm.v1.core.sched.scheduler.Scheduler.update_from_output"]

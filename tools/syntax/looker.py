@@ -237,8 +237,8 @@ class Looker(ast.NodeVisitor):
                 has = cls.may_have(node.attr) or any(node.attr in c.own for c in self.ours if cls in c.family)
                 self.note(node, f"{theirs[0]}.{node.attr}", None if has else "does not exist")
         elif isinstance(of, Module) and of.name.split(".")[0] == THEIRS:
-            problem = None if of.all(node.attr) or "__getattr__" in of.names else "does not exist"
-            self.note(node, f"{of}.{node.attr}", problem)
+            # a name that a module makes when it is asked (vllm.envs) is written down there for type checkers
+            self.note(node, f"{of}.{node.attr}", None if of.all(node.attr) else "does not exist")
 
     def visit_Call(self, node: ast.Call) -> None:
         self.generic_visit(node)

@@ -251,6 +251,20 @@ class Packages:
                     break
         return self.modules[name]
 
+    def find(self, name: str) -> Any:
+        """What stands under a whole name, as in vllm.config.vllm.VllmConfig.compute_hash; None if nothing does."""
+        parts = name.split(".")
+        for i in range(len(parts), 0, -1):
+            found: Any = self.module(".".join(parts[:i]))
+            if found:
+                for part in parts[i:]:
+                    if isinstance(found, Module):
+                        found = next(iter(found.all(part)), None)
+                    else:
+                        found = found.member(part) if isinstance(found, Class) else None
+                return found
+        return None
+
     def is_read(self, module: str) -> bool:
         return module.split(".")[0] in self.readers
 
