@@ -34,7 +34,7 @@ test: check
 check: $(INSTALLED)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy vllm_dllm patches examples/third_party_policy/sliding_policy.py
+	@$(BIN)/mypy vllm_dllm patches examples/third_party_policy/*_*.py
 
 $(INSTALLED): pyproject.toml setup.py tools/install.py tools/vllm_cpu/setup.py
 	@test -x $(BIN)/pip || { echo "== creating .venv"; $(PYTHON) -m venv .venv; }

@@ -1,11 +1,15 @@
 """Canvases that are more than a prompt and masks behind it: given text, a suffix, an end that moves.
 
-The golden files come from dense re-statements. No setting makes such canvases yet: here they are made by hand.
+The golden files (`canvases/`) come from dense re-statements. No setting makes such canvases yet: here they are made by
+hand.
 """
+
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
-from common import EOS, MASK, golden
+from common import EOS, MASK
 from dense import TRAITS, new_decoding, run
 
 from vllm_dllm.caching import PageLedger
@@ -16,6 +20,10 @@ from vllm_dllm.frontier import Blocks
 
 MODELS = ("tiny-llada", "tiny-dream")
 HERE = [p.name for p in POLICIES.values() if p.probe_class is None and not p.example]  # the dense model can serve them
+
+
+def golden(model: str, source: str) -> list[dict]:
+    return json.loads((Path(__file__).parent / "canvases" / f"{model}.{source}.json").read_text())
 
 
 class Growing(Blocks):
