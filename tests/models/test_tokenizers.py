@@ -13,7 +13,7 @@ from transformers.models.qwen2.tokenization_qwen2 import Qwen2Tokenizer
 from vllm.tokenizers import get_tokenizer
 
 import vllm_dllm
-from vllm_dllm.models.tokenizers import DreamTokenizer
+from vllm_dllm.models.dream.tokenizer import DreamTokenizer
 
 # Qwen2's split into words, each digit alone
 WORDS = (
