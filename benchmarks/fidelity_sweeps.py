@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vllm_dllm.caching.registry import POLICIES
+from vllm_dllm.models import ARCHITECTURES
 from vllm_dllm.options import SettingError
 from vllm_dllm.settings import DEFAULT_RULE, WINDOW_LENGTH, ModelTraits, options, resolve
 
@@ -100,8 +101,8 @@ SWEEPS = tuple(_sweeps())
 
 def traits(checkpoint: str) -> ModelTraits:
     config = json.loads((ROOT / "checkpoints" / checkpoint / "config.json").read_text())
-    dream = config["model_type"] == "Dream"
-    return ModelTraits(config["mask_token_id"], -1 if dream else 0, "dream" if dream else "llada")
+    family = ARCHITECTURES[config["architectures"][0]]
+    return ModelTraits(config["mask_token_id"], family.row_shift, family.steps)
 
 
 def explicit(settings: dict[str, Any], checkpoint: str) -> dict[str, Any] | None:

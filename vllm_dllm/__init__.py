@@ -12,10 +12,18 @@ def register() -> None:
 
     from vllm_dllm import models
     from vllm_dllm.engine_config import DllmConfig
-    from vllm_dllm.patches import admission, command_line, integrity, server
+    from vllm_dllm.patches import (
+        admission,
+        command_line,
+        foreign_checkpoints,
+        generation_defaults,
+        integrity,
+        server,
+    )
 
     models.register()
     for architecture in models.ARCHITECTURES:
         MODELS_CONFIG_MAP[architecture] = DllmConfig
-    for patch in (admission, command_line, integrity, server):  # harmless for other models
+    # harmless for other models
+    for patch in (admission, command_line, foreign_checkpoints, generation_defaults, integrity, server):
         patch.apply()

@@ -12,7 +12,10 @@ from vllm.platforms import current_platform
 from vllm.utils.cpu_resource_utils import get_visible_memory_node
 
 from vllm_dllm.caching.pages import PAGE_SIZE
+from vllm_dllm.models import family_of
 from vllm_dllm.models.checks import check as check_checkpoint
+from vllm_dllm.models.generation import check_override
+from vllm_dllm.models.generation import defaults as checkpoint_defaults
 from vllm_dllm.options import SettingError
 from vllm_dllm.settings import GEN_LENGTH, HIDDEN_CACHE, ModelTraits, ServerSettings, given
 from vllm_dllm.vllm_version import note_vllm
@@ -21,9 +24,8 @@ logger = init_logger(f"vllm.{__name__}")  # below vLLM's logger, whose handler p
 
 
 def model_traits(config: VllmConfig) -> ModelTraits:
-    hf = config.model_config.hf_config
-    steps = "dream" if hf.model_type == "Dream" else "llada"
-    return ModelTraits(mask_id=hf.mask_token_id, row_shift=hf.row_shift, steps=steps)
+    family = family_of(config.model_config)
+    return ModelTraits(config.model_config.hf_config.mask_token_id, family.row_shift, family.steps)
 
 
 def server_settings(config: VllmConfig) -> ServerSettings:
@@ -42,7 +44,7 @@ class DllmConfig(VerifyAndUpdateConfig):
     @staticmethod
     def verify_and_update_config(vllm_config: VllmConfig) -> None:
         note_vllm()
-        check_checkpoint(vllm_config)
+        check_checkpoint(vllm_config, family_of(vllm_config.model_config))
         settings = ServerSettings(vllm_config.additional_config, model_traits(vllm_config))
         refuse_features(vllm_config)
         set_engine(vllm_config)
@@ -119,13 +121,11 @@ def share_cores(parallel: ParallelConfig) -> None:
 def set_defaults(config: VllmConfig, settings: ServerSettings) -> None:
     """What a request gets that names no length and no temperature."""
     model = config.model_config
-    defaults = model.override_generation_config
-    if "max_new_tokens" in defaults:
-        raise SettingError(
-            f"max_new_tokens={defaults['max_new_tokens']!r} is not allowed in override_generation_config: "
-            f"the response length is set by {GEN_LENGTH.key}"
-        )
-    defaults["max_new_tokens"] = settings.value(GEN_LENGTH)
+    check_override(model.override_generation_config)
+    checkpoints, lines = checkpoint_defaults(model)
+    for line in lines:
+        logger.warning("%s", line)
+    model.override_generation_config["max_new_tokens"] = settings.value(GEN_LENGTH)
     # greedy, as the authors' scripts are, unless the checkpoint says otherwise
-    if "temperature" not in model.try_get_generation_config():
-        defaults.setdefault("temperature", 0.0)
+    if "temperature" not in checkpoints:
+        model.override_generation_config.setdefault("temperature", 0.0)

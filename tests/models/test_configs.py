@@ -8,19 +8,24 @@ import pytest
 from loaded import engine_config
 from official import DREAM, LLADA, Checkpoint
 
-from vllm_dllm.models.checks import check_options, check_sizes, check_tensor_parallel
-from vllm_dllm.models.configs import DreamConfig, LLaDAConfig
+from vllm_dllm.models import ARCHITECTURES
+from vllm_dllm.models.checks import check_tensor_parallel
+from vllm_dllm.models.dream.config import DreamConfig
+from vllm_dllm.models.llada.config import LLaDAConfig
 from vllm_dllm.options import SettingError
 
 
+def family(options: dict):
+    return ARCHITECTURES[options["architectures"][0]]
+
+
 def config_of(options: dict):
-    return (LLaDAConfig if options["model_type"] == "llada" else DreamConfig)(**options)
+    return family(options).config(**options)
 
 
 def checked(options: dict):
     config = config_of(options)
-    check_options(config)
-    check_sizes(config)
+    family(options).check(config)
     return config
 
 

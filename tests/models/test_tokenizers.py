@@ -4,14 +4,16 @@ import json
 from pathlib import Path
 
 import pytest
+from common import CHECKPOINTS, EOS, MASK
 from official import DREAM, LLADA
+from served import text_prompt
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer
 from transformers.models.qwen2.tokenization_qwen2 import Qwen2Tokenizer
 from vllm.tokenizers import get_tokenizer
 
 import vllm_dllm
-from vllm_dllm.models.tokenizers import DreamTokenizer
+from vllm_dllm.models.dream.tokenizer import DreamTokenizer
 
 # Qwen2's split into words, each digit alone
 WORDS = (
@@ -147,3 +149,17 @@ def test_llada_tokenizer_loads_as_it_is(trained, tmp_path):
         assert t.convert_tokens_to_ids("<|mdm_mask|>") == 605
         for text in TEXTS:
             assert t(text)["input_ids"] == tokenizer.encode(text).ids
+
+
+@pytest.mark.parametrize("model", ["tiny-llada", "tiny-dream"])
+def test_bundled_tokenizers_are_of_a_class_that_transformers_4_knows_too(model):
+    """What transformers 5 writes by itself, TokenizersBackend, is unknown to 4."""
+    path = CHECKPOINTS / model
+    assert json.loads((path / "tokenizer_config.json").read_text())["tokenizer_class"] == "PreTrainedTokenizerFast"
+    plain, loaded = Tokenizer.from_file(str(path / "tokenizer.json")), AutoTokenizer.from_pretrained(path)
+    assert loaded.is_fast
+    assert (loaded.eos_token_id, loaded.mask_token_id) == (EOS, MASK)
+    for text in (text_prompt("count 3 by 4 x6"), *TEXTS):
+        assert loaded(text)["input_ids"] == plain.encode(text).ids
+    asked = loaded.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False, add_generation_prompt=True)
+    assert asked == text_prompt("hi")

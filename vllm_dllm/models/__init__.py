@@ -1,13 +1,15 @@
-"""LLaDA and Dream in vLLM's parallel layers, with their configs and tokenizers.
+"""The model families that are served, in vLLM's parallel layers, with their configs and tokenizers.
 
 `register()` makes them known to transformers and vLLM, so that no remote code is needed.
 """
 
-# architecture in config.json -> the class that serves it, imported when it is needed
-ARCHITECTURES = {
-    "LLaDAModelLM": "vllm_dllm.models.llada:LLaDAModelLM",
-    "DreamModel": "vllm_dllm.models.dream:DreamModel",
-}
+from vllm_dllm.models.dream import DREAM
+from vllm_dllm.models.family import Family
+from vllm_dllm.models.llada import LLADA
+
+FAMILIES = (LLADA, DREAM)
+# architecture in config.json -> the family that serves it
+ARCHITECTURES = {architecture: family for family in FAMILIES for architecture in family.architectures}
 
 
 def is_ours(model_config) -> bool:
@@ -15,18 +17,25 @@ def is_ours(model_config) -> bool:
     return model_config is not None and model_config.architecture in ARCHITECTURES
 
 
+def family_of(model_config) -> Family:
+    """The family of a model that is ours."""
+    return ARCHITECTURES[model_config.architecture]
+
+
 def register() -> None:
     """Register configs, tokenizers and architectures. May be called more than once."""
     from transformers import AutoConfig
+    from transformers.models.auto.tokenization_auto import REGISTERED_TOKENIZER_CLASSES
     from vllm.model_executor.models import ModelRegistry
     from vllm.transformers_utils.config import _CONFIG_REGISTRY
 
-    from vllm_dllm.models import tokenizers
-    from vllm_dllm.models.configs import CONFIGS
-
-    for config in CONFIGS:
-        _CONFIG_REGISTRY[config.model_type] = config
-        AutoConfig.register(config.model_type, config, exist_ok=True)
-    tokenizers.register()
-    for architecture, path in ARCHITECTURES.items():
-        ModelRegistry.register_model(architecture, path)
+    for family in FAMILIES:
+        model_type = family.config.model_type
+        _CONFIG_REGISTRY[model_type] = family.config
+        AutoConfig.register(model_type, family.config, exist_ok=True)
+        if family.tokenizer is not None:
+            # by name alone: AutoTokenizer.register would also tie it to the config, and transformers then prefers
+            # the checkpoint's own, slow class when trust_remote_code is set
+            REGISTERED_TOKENIZER_CLASSES[family.tokenizer.__name__] = family.tokenizer
+        for architecture in family.architectures:
+            ModelRegistry.register_model(architecture, family.model)

@@ -1,61 +1,56 @@
 """Refuses, by name, what a checkpoint's `config.json` asks for and the engine does not do.
 
-Options that are neither here nor in configs.py change nothing at inference: dropout (`attention_dropout`,
-`residual_dropout`, `embedding_dropout`), initialisation (`init_*`, `initializer_range`), `precision` (of
-training), `use_cache`, `flash_attention` (vLLM chooses the kernel), and details of what is refused
-(`alibi_bias_max`, `attention_layer_norm_with_affine`, `max_window_layers`).
+What the families have in common; their own options are in their folders. Options that are in neither nor in a
+family's config.py change nothing at inference: dropout (`attention_dropout`, `residual_dropout`,
+`embedding_dropout`), initialisation (`init_*`, `initializer_range`), `precision` (of training), `use_cache`,
+`flash_attention` (vLLM chooses the kernel), and details of what is refused (`alibi_bias_max`,
+`attention_layer_norm_with_affine`, `max_window_layers`).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from transformers import PretrainedConfig
 from vllm.config import ModelConfig, VllmConfig
 from vllm.tokenizers import cached_tokenizer_from_config
 
+from vllm_dllm.models.family import Family
+from vllm_dllm.models.generation import read_generation_config
+from vllm_dllm.models.gguf import refuse_gguf
 from vllm_dllm.options import SettingError
 
-# option -> the value that the layers are right for, as modeling_llada.py and modeling_dream.py read it
-LLADA = {
-    "block_type": "llama",
-    "block_group_size": 1,  # groups give the blocks other names
-    "activation_type": "silu",
-    "layer_norm_type": "rms",
-    "layer_norm_with_affine": True,
-    "attention_layer_norm": False,
-    "input_emb_norm": False,
-    "clip_qkv": None,
-    "alibi": False,
-    "rope": True,
-}
-DREAM = {
-    "hidden_act": "silu",
-    "use_sliding_window": False,
-    "use_mrope": False,
-    "attention_bias": False,  # q, k and v always have a bias, the output projection never
-    "mlp_bias": False,
-}
 
-
-def check(config: VllmConfig) -> None:
+def check(config: VllmConfig, family: Family) -> None:
     """Raise SettingError for a checkpoint that the engine cannot serve as its authors' code would.
 
     Fills in `mask_token_id` from the tokenizer where `config.json` has none.
     """
     hf = config.model_config.hf_config
-    check_options(hf)
-    check_sizes(hf)
+    refuse_gguf(config.model_config.model)
+    check_model_type(hf, family)
+    check_foreign(config.model_config, family)
+    family.check(hf)
     check_tensor_parallel(hf, config.parallel_config.tensor_parallel_size)
     check_mask_token(config.model_config)
 
 
-def check_options(hf: PretrainedConfig) -> None:
-    for option, allowed in (LLADA if hf.model_type == "llada" else DREAM).items():
+def check_model_type(hf: PretrainedConfig, family: Family) -> None:
+    if not isinstance(hf, family.config):
+        raise model_type_refusal(hf.model_type, family)
+
+
+# ---- for the families' own checks ----
+
+
+def require(hf: PretrainedConfig, options: Mapping[str, Any]) -> None:
+    """Raise SettingError for an option that is there and has another value."""
+    for option, allowed in options.items():
         if (value := getattr(hf, option, allowed)) != allowed:
             raise refusal(option, value, repr(allowed))
-    if hf.model_type == "llada":
-        norm_bias = hf.include_bias if hf.bias_for_layer_norm is None else hf.bias_for_layer_norm
-        if norm_bias:
-            raise refusal("bias_for_layer_norm", hf.bias_for_layer_norm, f"False with include_bias={hf.include_bias}")
+
+
+def check_rope(hf: PretrainedConfig) -> None:
+    """Rotary embeddings without scaling, and full attention in every layer."""
     for option in ("rope_scaling", "rope_parameters"):  # the second is what transformers 5 saves
         rope = getattr(hf, option, None) or {}
         if rope.get("rope_type", rope.get("type", "default")) != "default" or rope.get("partial_rotary_factor", 1) != 1:
@@ -73,11 +68,9 @@ def check_sizes(hf: PretrainedConfig) -> None:
         raise refusal(name(hf, "num_key_value_heads"), kv_heads, allowed)
     if (head_size := getattr(hf, "head_dim", None)) not in (None, width // heads):
         raise refusal("head_dim", head_size, f"{width // heads}, {name(hf, 'hidden_size')} divided by the heads")
-    if hf.model_type == "llada":
-        if hf.multi_query_attention is not None and kv_heads != (1 if hf.multi_query_attention else heads):
-            raise refusal("multi_query_attention", hf.multi_query_attention, f"None with n_kv_heads={kv_heads}")
-        if hf.embedding_size < hf.vocab_size:
-            raise refusal("embedding_size", hf.embedding_size, f"at least vocab_size={hf.vocab_size}")
+
+
+# ---- for every family ----
 
 
 def check_tensor_parallel(hf: PretrainedConfig, size: int) -> None:
@@ -106,6 +99,27 @@ def check_mask_token(model: ModelConfig) -> None:
         raise refusal("mask_token_id", hf.mask_token_id, f"from 0 to {hf.vocab_size - 1}, the ids of the embedding")
 
 
+def check_foreign(model: ModelConfig, family: Family) -> None:
+    """Raise SettingError for another model under one of the family's architectures."""
+    generation, options = read_generation_config(model)
+    tokenizer = cached_tokenizer_from_config(model)  # None where none is wanted (skip_tokenizer_init)
+    vocabulary = tokenizer.get_added_vocab() if tokenizer is not None else {}
+    for where, known in (
+        ("config.json", vars(model.hf_config)),
+        (generation, options or {}),
+        ("tokenizer", vocabulary),
+    ):
+        for key, other in family.foreign.items():
+            if known.get(key) is not None:
+                raise SettingError(
+                    f"{key}={known[key]!r} in the model's {where} is not allowed: it is {other}'s, which is another "
+                    f"model than {family.name} and not served"
+                )
+
+
+# ---- sentences ----
+
+
 def name(hf: PretrainedConfig, option: str) -> str:
     """The option as this model's `config.json` spells it."""
     return hf.attribute_map.get(option, option)
@@ -113,3 +127,8 @@ def name(hf: PretrainedConfig, option: str) -> str:
 
 def refusal(option: str, value: Any, allowed: str) -> SettingError:
     return SettingError(f"{option}={value!r} in the model's config.json is not allowed: it must be {allowed}")
+
+
+def model_type_refusal(model_type: Any, family: Family) -> SettingError:
+    allowed = f"{family.config.model_type!r} with the architecture {family.architectures[0]}"
+    return refusal("model_type", model_type, allowed)

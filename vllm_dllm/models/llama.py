@@ -1,4 +1,4 @@
-"""What LLaDA and Dream have in common: Llama's layers, without a causal mask."""
+"""What the families have in common: Llama's layers, without a causal mask."""
 
 from collections.abc import Callable, Iterable
 
@@ -58,8 +58,11 @@ class BidirectionalLlama(nn.Module, SupportsQuant):
         return self.model(input_ids, positions, None, inputs_embeds)
 
     def layer_queries(self, layer: nn.Module, positions: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-        """The queries [N, heads, head size] of a layer's attention at canvas `positions` [N], whose inputs are `hidden`
-        [N, hidden_size]."""
+        """The queries [N, heads, head size] that `layer`'s attention would get at canvas `positions` [N], were `hidden`
+        [N, hidden_size] the layer's input there.
+
+        What the layer itself does up to its attention: a family whose layers do more (norms of q and k) says so here.
+        """
         attention = layer.self_attn
         qkv, _ = attention.qkv_proj(layer.input_layernorm(hidden))
         q, k, _ = qkv.split([attention.q_size, attention.kv_size, attention.kv_size], dim=-1)

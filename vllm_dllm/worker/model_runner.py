@@ -22,6 +22,7 @@ from vllm.v1.worker.gpu.attn_utils import (
 from vllm.v1.worker.utils import clear_layer_kv_caches
 
 from vllm_dllm.messages import Batch, Readout
+from vllm_dllm.models import family_of
 from vllm_dllm.vllm_messages import HIDDEN_CACHE, DllmModelRunnerOutput, DllmSchedulerOutput
 from vllm_dllm.worker.layerwise import LayerwiseForward
 from vllm_dllm.worker.readout import Reader
@@ -38,8 +39,8 @@ class DllmModelRunner:
         self.device = device
         self.max_tokens = vllm_config.scheduler_config.max_num_batched_tokens
         self.kv_caches: dict[str, Any] = {}
-        config = vllm_config.model_config.hf_config
-        self.reader = Reader(config.sampler, config.mask_token_id)
+        model = vllm_config.model_config
+        self.reader = Reader(family_of(model).sampler, model.hf_config.mask_token_id)
 
     # ---- what vLLM's worker asks of a runner ----
 

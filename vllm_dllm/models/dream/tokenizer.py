@@ -1,6 +1,5 @@
 """Dream's tokenizer without remote code."""
 
-from transformers.models.auto.tokenization_auto import REGISTERED_TOKENIZER_CLASSES
 from transformers.models.qwen2.tokenization_qwen2 import Qwen2Tokenizer
 
 
@@ -10,9 +9,3 @@ class DreamTokenizer(Qwen2Tokenizer):
     The authors' tokenization_dream.py is a copy of Qwen2's slow tokenizer: same pre-tokenizer, NFC, no token
     added at either end. Special tokens come from `tokenizer_config.json`.
     """
-
-
-def register() -> None:
-    # by name alone: AutoTokenizer.register would also tie it to DreamConfig, and transformers then prefers
-    # the checkpoint's own, slow class when trust_remote_code is set
-    REGISTERED_TOKENIZER_CLASSES[DreamTokenizer.__name__] = DreamTokenizer

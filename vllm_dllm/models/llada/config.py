@@ -1,10 +1,12 @@
-"""The configs of the official LLaDA and Dream checkpoints, under the names vLLM reads.
+"""The config of the official LLaDA checkpoints, under the names vLLM reads.
 
 Fields carry the default that the authors' own config class gives an option which `config.json` leaves out.
 What a value means for us, honoured or refused, is in checks.py.
 """
 
 from transformers import PretrainedConfig
+
+from vllm_dllm.models.family import for_layers
 
 
 class LLaDAConfig(PretrainedConfig):
@@ -57,12 +59,8 @@ class LLaDAConfig(PretrainedConfig):
     rope_theta: float = 10000.0
     scale_logits: bool = False
 
-    # what a prediction's row and its sampling are called
-    row_shift = 0
-    sampler = "gumbel"
-
     def __post_init__(self, **kwargs):
-        super().__post_init__(**_for_layers(kwargs))
+        super().__post_init__(**for_layers(kwargs))
         if self.n_kv_heads is None:
             self.n_kv_heads = 1 if self.multi_query_attention else self.n_heads
         if self.mlp_hidden_size is None:
@@ -82,49 +80,3 @@ class LLaDAConfig(PretrainedConfig):
     @property
     def logit_scale(self) -> float:
         return self.d_model**-0.5 if self.scale_logits else 1.0
-
-
-class DreamConfig(PretrainedConfig):
-    """`config.json` of Dream-org/Dream-v0-7B (Qwen2's option names)."""
-
-    model_type = "Dream"
-
-    hidden_size: int = 4096
-    intermediate_size: int = 22016
-    num_hidden_layers: int = 32
-    num_attention_heads: int = 32
-    num_key_value_heads: int | None = 32
-    hidden_act: str = "silu"
-    max_position_embeddings: int = 32768
-    vocab_size: int = 151936
-    mask_token_id: int | None = None  # theirs is 151666, right for one tokenizer only
-    rms_norm_eps: float = 1e-6
-    rope_theta: float = 10000.0
-    rope_scaling: dict | None = None
-    tie_word_embeddings: bool = False
-    use_sliding_window: bool = False
-    sliding_window: int | None = None
-
-    # query, key and value projections have a bias, the others none, and no option says otherwise
-    qkv_bias = True
-    head_bias = False
-    logit_scale = 1.0
-
-    row_shift = -1
-    sampler = "categorical"
-
-    def __post_init__(self, **kwargs):
-        super().__post_init__(**_for_layers(kwargs))
-        if self.num_key_value_heads is None:
-            self.num_key_value_heads = self.num_attention_heads
-        if not self.use_sliding_window:
-            self.sliding_window = None  # vLLM would take the number alone for a window
-
-
-def _for_layers(kwargs: dict) -> dict:
-    # attention is bidirectional because the runner's metadata says so; vLLM builds layers marked like this
-    # without a KV cache
-    return {k: v for k, v in kwargs.items() if k != "is_causal"}
-
-
-CONFIGS = (LLaDAConfig, DreamConfig)

@@ -1,0 +1,43 @@
+"""The config of the official Dream checkpoints, under the names vLLM reads.
+
+Fields carry the default that the authors' own config class gives an option which `config.json` leaves out.
+What a value means for us, honoured or refused, is in checks.py.
+"""
+
+from transformers import PretrainedConfig
+
+from vllm_dllm.models.family import for_layers
+
+
+class DreamConfig(PretrainedConfig):
+    """`config.json` of Dream-org/Dream-v0-7B (Qwen2's option names)."""
+
+    model_type = "Dream"
+
+    hidden_size: int = 4096
+    intermediate_size: int = 22016
+    num_hidden_layers: int = 32
+    num_attention_heads: int = 32
+    num_key_value_heads: int | None = 32
+    hidden_act: str = "silu"
+    max_position_embeddings: int = 32768
+    vocab_size: int = 151936
+    mask_token_id: int | None = None  # theirs is 151666, right for one tokenizer only
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 10000.0
+    rope_scaling: dict | None = None
+    tie_word_embeddings: bool = False
+    use_sliding_window: bool = False
+    sliding_window: int | None = None
+
+    # query, key and value projections have a bias, the others none, and no option says otherwise
+    qkv_bias = True
+    head_bias = False
+    logit_scale = 1.0
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**for_layers(kwargs))
+        if self.num_key_value_heads is None:
+            self.num_key_value_heads = self.num_attention_heads
+        if not self.use_sliding_window:
+            self.sliding_window = None  # vLLM would take the number alone for a window

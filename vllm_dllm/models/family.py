@@ -1,0 +1,39 @@
+"""What a model family is: all that the rest of the package knows of it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from transformers import PretrainedConfig
+
+
+@dataclass(frozen=True)
+class Family:
+    """One family of models, described.
+
+    `sampler` and `steps` are names of what lives elsewhere (worker/readout.py, unmasking/): models import nothing of
+    decoding.
+    """
+
+    name: str
+    architectures: tuple[str, ...]  # as config.json has them
+    model: str  # "module:Class" of the layers, imported when they are needed
+    config: type[PretrainedConfig]  # reads config.json, whose `model_type` must be the class's
+    check: Callable[
+        [PretrainedConfig], None
+    ]  # raises SettingError for what config.json asks for and the layers do not do
+    row_shift: int  # position i is predicted at row i + row_shift
+    sampler: Literal["gumbel", "categorical"]  # how the authors' code draws a token at a temperature
+    steps: Literal["llada", "dream"]  # which rule counts a fixed number of passes
+    tokenizer: type | None = None  # a class for the `tokenizer_class` that transformers does not know
+    # what tells other models under these architectures, which are decoded in another way: an option of config.json or
+    # generation_config.json, or a token -> that model's name
+    foreign: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+
+def for_layers(options: dict[str, Any]) -> dict[str, Any]:
+    """What of a config.json is for vLLM's layers, which it builds without a KV cache where `is_causal` is false.
+
+    Attention is bidirectional because the model runner's metadata says so.
+    """
+    return {key: value for key, value in options.items() if key != "is_causal"}
