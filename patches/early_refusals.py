@@ -12,7 +12,6 @@ Until: vLLM validates a request before it starts to stream the response.
 
 from typing import Any
 
-from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import BeamSearchParams, SamplingParams
 from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -23,14 +22,14 @@ from vllm_dllm.patches.wrap import wrap
 
 
 def _refuse(config: Any, prompt: Any, params: Any) -> None:
-    """Raise VLLMValidationError for a request that patches/admission.py is going to refuse."""
+    """Raise Refusal for a request that patches/admission.py is going to refuse."""
     try:
         if isinstance(params, BeamSearchParams):
             validation.check_params(params)
         if isinstance(params, SamplingParams) and isinstance(prompt, dict) and "prompt_token_ids" in prompt:
             validation.check_request(config, params, prompt["prompt_token_ids"])
     except SettingError as e:
-        raise VLLMValidationError(str(e)) from e
+        raise validation.Refusal(e) from e
 
 
 def _generate(original, self, prompt, sampling_params, *args, **kwargs):

@@ -12,6 +12,7 @@ from vllm.platforms import current_platform
 from vllm.utils.cpu_resource_utils import get_visible_memory_node
 
 from vllm_dllm.caching.pages import PAGE_SIZE
+from vllm_dllm.machine import check_machine
 from vllm_dllm.models.checks import check as check_checkpoint
 from vllm_dllm.options import SettingError
 from vllm_dllm.settings import GEN_LENGTH, HIDDEN_CACHE, ModelTraits, ServerSettings, given
@@ -45,6 +46,7 @@ class DllmConfig(VerifyAndUpdateConfig):
         check_checkpoint(vllm_config)
         settings = ServerSettings(vllm_config.additional_config, model_traits(vllm_config))
         refuse_features(vllm_config)
+        check_machine(settings, vllm_config.model_config.max_model_len)
         set_engine(vllm_config)
         set_executor(vllm_config)
         set_defaults(vllm_config, settings)
