@@ -34,7 +34,8 @@ def _named(request) -> Named | None:
         length = getattr(request, field, None)
         if type(length) is int:
             named = Named(length)
-            named.field = field
+            # vLLM's Messages API gives its max_tokens both names
+            named.field = "max_tokens" if getattr(request, "max_tokens", None) == length else field
             return named
     return None
 

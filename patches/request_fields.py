@@ -5,7 +5,8 @@ What: in a server of one of our models, an OpenAI request that has a field which
 Why: vLLM turns some fields into others before a plugin sees them (`response_format` and `tool_choice` into
   `structured_outputs`, `echo` into `prompt_logprobs`), and drops those it does not know with a line in the log: the
   request would be refused for what it does not have, or answered as if it had not asked.
-Checked on: vLLM 0.32.0.
+Applied: by server.py.
+Checked on: vLLM 0.32.0; the source of 0.33.0.
 Until: vLLM refuses fields it does not know, and lets a plugin see a request as it came.
 """
 

@@ -46,7 +46,7 @@ class DllmConfig(VerifyAndUpdateConfig):
         check_checkpoint(vllm_config)
         settings = ServerSettings(vllm_config.additional_config, model_traits(vllm_config))
         refuse_features(vllm_config)
-        check_machine(settings, vllm_config.model_config.max_model_len)
+        check_machine(settings.given, vllm_config.model_config.max_model_len)
         set_engine(vllm_config)
         set_executor(vllm_config)
         set_defaults(vllm_config, settings)

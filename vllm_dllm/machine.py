@@ -8,7 +8,7 @@ from vllm_dllm.settings import GEN_LENGTH, TRACE
 
 
 def check_machine(settings: dict[str, Any], max_model_len: int) -> None:
-    """Raise SettingError for a server's setting that would fail later; `settings` are those of `check_server`.
+    """Raise SettingError for a server's setting that would fail later; `settings` are those given.
 
     Every process of an engine calls this, the first one before it starts the others.
     """

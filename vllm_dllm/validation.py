@@ -78,12 +78,12 @@ def check_prompt(config: VllmConfig, prompt_ids: Sequence[int]) -> None:
     size = config.model_config.get_vocab_size()
     if not prompt_ids:
         raise SettingError("prompt=[] is not allowed: it must have at least one token")
-    for i, token in enumerate(prompt_ids):
-        if not 0 <= token < size:
-            raise SettingError(
-                f"prompt[{i}]={token} is not allowed: a token id must be from 0 to {size - 1} (the model's vocabulary)",
-                "prompt",
-            )
+    if not 0 <= min(prompt_ids) <= max(prompt_ids) < size:
+        i, token = next((i, token) for i, token in enumerate(prompt_ids) if not 0 <= token < size)
+        raise SettingError(
+            f"prompt[{i}]={token} is not allowed: a token id must be from 0 to {size - 1} (the model's vocabulary)",
+            "prompt",
+        )
 
 
 def response_length(config: VllmConfig, prompt_len: int, max_tokens: int | None) -> int:
