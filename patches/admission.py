@@ -36,7 +36,7 @@ def _process_inputs(original, self, request_id, prompt, params, *args, resumable
         own.max_tokens = wanted  # vLLM's own default is the room that is left
         own.max_tokens = validation.check_request(self.vllm_config, own, request.prompt_token_ids)
     except SettingError as e:
-        raise validation.Refusal(e) from e
+        raise validation.Refusal.of(e) from e
     return request
 
 
@@ -46,7 +46,7 @@ def _resolve_watermarking(original, self, params):
         try:
             validation.check_params(params)
         except SettingError as e:
-            raise validation.Refusal(e) from e
+            raise validation.Refusal.of(e) from e
     return original(self, params)
 
 

@@ -27,7 +27,7 @@ def _refuse(config: Any, prompt: Any, params: Any) -> None:
         if isinstance(params, SamplingParams) and isinstance(prompt, dict) and "prompt_token_ids" in prompt:
             validation.check_request(config, params, prompt["prompt_token_ids"])
     except SettingError as e:
-        raise validation.Refusal(e) from e
+        raise validation.Refusal.of(e) from e
 
 
 def _generate(original, self, prompt, sampling_params, *args, **kwargs):

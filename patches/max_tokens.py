@@ -56,7 +56,7 @@ def _complete(params, named: Named | None, room: int):
 
 def _refuse(named: Named | None, least: int) -> None:
     if named is not None and named < least:
-        raise Refusal(SettingError(f"{named.field}={named} is not allowed: it must be at least {least}"))
+        raise Refusal.of(SettingError(f"{named.field}={named} is not allowed: it must be at least {least}"))
 
 
 def _of_chat(original, self, max_tokens, default_sampling_params):

@@ -27,7 +27,7 @@ async def _check_model(original, self, request):
         try:
             check_fields(request, renderer.enable_auto_tools and parser is not None, by_priority)
         except SettingError as e:
-            raise Refusal(e) from e
+            raise Refusal.of(e) from e
     return await original(self, request)
 
 

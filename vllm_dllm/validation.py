@@ -42,11 +42,12 @@ REFUSED = {
 class Refusal(VLLMValidationError):
     """A SettingError as the client of a server gets it: HTTP 400, with `param`."""
 
-    def __init__(self, error: SettingError):
-        super().__init__(str(error), parameter=error.parameter)
+    @classmethod
+    def of(cls, error: SettingError) -> "Refusal":
+        return cls(str(error), parameter=error.parameter)
 
     def __str__(self) -> str:
-        return str(self.args[0])  # vLLM's own repeats the parameter behind the message, which names it already
+        return Exception.__str__(self)  # vLLM's own repeats the parameter behind the message, which names it already
 
 
 def check_params(params: SamplingParams | BeamSearchParams) -> None:
