@@ -28,6 +28,8 @@ def _process_inputs(original, self, request_id, prompt, params, *args, resumable
         validation.check_params(params)
         if resumable:
             raise SettingError("resumable=True is not allowed: it must be False for a diffusion model")
+        if isinstance(prompt, dict) and "prompt_token_ids" in prompt:
+            validation.check_prompt(self.vllm_config, prompt["prompt_token_ids"])
         wanted = params.max_tokens
         request = original(self, request_id, prompt, params, *args, **kwargs)
         if request.prompt_token_ids is None or request.prompt_embeds is not None:
