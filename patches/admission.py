@@ -12,7 +12,6 @@ Checked on: vLLM 0.32.0; the source of 0.33.0.
 Until: vLLM has a validation hook for plugins that sees parameters and prompt.
 """
 
-from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import BeamSearchParams, SamplingParams
 from vllm.v1.engine.input_processor import InputProcessor
 
@@ -29,6 +28,8 @@ def _process_inputs(original, self, request_id, prompt, params, *args, resumable
         validation.check_params(params)
         if resumable:
             raise SettingError("resumable=True is not allowed: it must be False for a diffusion model")
+        if isinstance(prompt, dict) and "prompt_token_ids" in prompt:
+            validation.check_prompt(self.vllm_config, prompt["prompt_token_ids"])
         wanted = params.max_tokens
         request = original(self, request_id, prompt, params, *args, **kwargs)
         if request.prompt_token_ids is None or request.prompt_embeds is not None:
@@ -37,7 +38,7 @@ def _process_inputs(original, self, request_id, prompt, params, *args, resumable
         own.max_tokens = wanted  # vLLM's own default is the room that is left
         own.max_tokens = validation.check_request(self.vllm_config, own, request.prompt_token_ids)
     except SettingError as e:
-        raise VLLMValidationError(str(e)) from e
+        raise validation.Refusal.of(e) from e
     return request
 
 
@@ -47,7 +48,7 @@ def _resolve_watermarking(original, self, params):
         try:
             validation.check_params(params)
         except SettingError as e:
-            raise VLLMValidationError(str(e)) from e
+            raise validation.Refusal.of(e) from e
     return original(self, params)
 
 

@@ -1,7 +1,8 @@
 """`--dllm-*` flags.
 
 What: vLLM's argument parser gets one flag for each `dllm_*` setting, and `--dllm-config JSON` for any of them;
-  their values go into `additional_config`, where the settings live. A server of another model refuses them.
+  their values go into `additional_config`, where the settings live. A server of another model refuses them. What is
+  refused when vLLM builds its configuration is the last thing said.
 Why: `vllm serve MODEL --dllm-cache entropy` is shorter than `--additional-config '{"dllm_cache": "entropy"}'`,
   and `vllm serve --help` shows what there is.
 Applied: in every process.
@@ -14,6 +15,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from pydantic import ValidationError
 from vllm.engine.arg_utils import EngineArgs
 
 from vllm_dllm.models import is_ours
@@ -81,7 +83,12 @@ def _from_cli_args(original, args):
 
 
 def _create_engine_config(original, self, usage_context=None, headless=False):
-    config = original(self, usage_context, headless)
+    try:
+        config = original(self, usage_context, headless)
+    except ValidationError as e:
+        # pydantic's own text goes on behind what is refused
+        refused = [error.get("ctx", {}).get("error") for error in e.errors()]
+        raise next((r for r in refused if isinstance(r, SettingError)), e) from None
     extra = config.additional_config
     if isinstance(extra, dict) and given(extra) and not is_ours(config.model_config):
         key, value = next(iter(given(extra).items()))

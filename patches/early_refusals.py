@@ -12,8 +12,7 @@ Until: vLLM validates a request before it starts to stream the response.
 
 from typing import Any
 
-from vllm.exceptions import VLLMValidationError
-from vllm.sampling_params import BeamSearchParams, SamplingParams
+from vllm.sampling_params import SamplingParams
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from vllm_dllm import validation
@@ -23,26 +22,18 @@ from vllm_dllm.patches.wrap import wrap
 
 
 def _refuse(config: Any, prompt: Any, params: Any) -> None:
-    """Raise VLLMValidationError for a request that patches/admission.py is going to refuse."""
+    """Raise Refusal for a request that patches/admission.py is going to refuse."""
     try:
-        if isinstance(params, BeamSearchParams):
-            validation.check_params(params)
         if isinstance(params, SamplingParams) and isinstance(prompt, dict) and "prompt_token_ids" in prompt:
             validation.check_request(config, params, prompt["prompt_token_ids"])
     except SettingError as e:
-        raise VLLMValidationError(str(e)) from e
+        raise validation.Refusal.of(e) from e
 
 
 def _generate(original, self, prompt, sampling_params, *args, **kwargs):
     if is_ours(self.model_config):
         _refuse(self.vllm_config, prompt, sampling_params)
     return original(self, prompt, sampling_params, *args, **kwargs)
-
-
-def _beam_search(original, self, prompt, request_id, params, *args, **kwargs):
-    if is_ours(self.engine_client.model_config):
-        _refuse(self.engine_client.vllm_config, prompt, params)
-    return original(self, prompt, request_id, params, *args, **kwargs)
 
 
 def _generate_with_builtin_tools(original, self, request_id, engine_input, sampling_params, *args, **kwargs):
@@ -53,9 +44,7 @@ def _generate_with_builtin_tools(original, self, request_id, engine_input, sampl
 
 def apply() -> None:
     """For a process that serves one of our models; imports the server's handlers."""
-    from vllm.entrypoints.generate.beam_search.online import BeamSearchOnlineMixin
     from vllm.entrypoints.openai.responses.serving import OpenAIServingResponses
 
     wrap(AsyncLLM, "generate", _generate)
-    wrap(BeamSearchOnlineMixin, "beam_search", _beam_search)
     wrap(OpenAIServingResponses, "_generate_with_builtin_tools", _generate_with_builtin_tools)

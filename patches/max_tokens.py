@@ -10,7 +10,9 @@ Checked on: vLLM 0.32.0; the source of 0.33.0.
 Until: vLLM's server leaves the length to the engine, or has a default that a model can set without a cap.
 """
 
+from vllm_dllm.options import SettingError
 from vllm_dllm.patches.wrap import wrap
+from vllm_dllm.validation import Refusal
 
 # where a request names its length; the first one given counts
 FIELDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
@@ -20,36 +22,64 @@ class Unnamed(int):
     """A length that a text completion got from vLLM: its response code wants one to be there."""
 
 
-def _named(request) -> int | None:
+class Named(int):
+    """A length, and the field of the request that it stands in."""
+
+    field: str
+
+
+def _named(request) -> Named | None:
     """The length that a request names."""
-    return next((n for n in (getattr(request, field, None) for field in FIELDS) if type(n) is int), None)
+    for field in FIELDS:
+        length = getattr(request, field, None)
+        if type(length) is int:
+            named = Named(length)
+            # vLLM's Messages API gives its max_tokens both names
+            named.field = "max_tokens" if getattr(request, "max_tokens", None) == length else field
+            return named
+    return None
 
 
-def _keep_named(params, named: int | None) -> None:
-    if named:  # 0: a completion that echoes its prompt and generates nothing is vLLM's own business
+def _room(room: int) -> int:
+    """What vLLM takes for a length: a prompt that leaves no room is refused later, for its own length."""
+    return max(room, 1)
+
+
+def _complete(params, named: Named | None, room: int):
+    """`params` with the length that the request names, or None where only the prompt's length decides."""
+    if named:
         params.max_tokens = named
+    elif named is None and room < 1:
+        params.max_tokens = None
+    return params  # else vLLM's value is the server's default, or the room that is left
+
+
+def _refuse(named: Named | None, least: int) -> None:
+    if named is not None and named < least:
+        raise Refusal.of(SettingError(f"{named.field}={named} is not allowed: it must be at least {least}"))
 
 
 def _of_chat(original, self, max_tokens, default_sampling_params):
-    params = original(self, max_tokens, default_sampling_params)
-    _keep_named(params, _named(self))
-    return params  # without a name vLLM's value is the server's default, or the room that is left
+    named = _named(self)
+    _refuse(named, 1)
+    return _complete(original(self, _room(max_tokens), default_sampling_params), named, max_tokens)
 
 
 def _of_response(original, self, default_max_tokens, default_sampling_params=None):
-    params = original(self, default_max_tokens, default_sampling_params)
-    _keep_named(params, _named(self))
-    return params
+    named = _named(self)
+    _refuse(named, 1)
+    params = original(self, _room(default_max_tokens), default_sampling_params)
+    return _complete(params, named, default_max_tokens)
 
 
 def _of_completion(original, self, max_tokens, default_sampling_params=None):
     named = _named(self)
-    params = original(self, max_tokens, default_sampling_params)
-    _keep_named(params, named)
+    _refuse(named, 0 if self.echo else 1)  # 0: to echo the prompt and generate nothing is vLLM's own business
+    params = original(self, _room(max_tokens), default_sampling_params)
     if named is None:  # vLLM's value is cut to the room beside the first prompt, for all of them
         self.max_tokens = Unnamed(params.max_tokens)
         params.max_tokens = None
-    return params
+    return _complete(params, named, max_tokens)
 
 
 def apply() -> None:

@@ -1,7 +1,7 @@
 """The patches of the API server's own code, applied where a server for one of our models starts.
 
 What: when vLLM's AsyncLLM is made for one of our architectures, the patches of dead_engine.py, early_refusals.py,
-  failed_requests.py, max_tokens.py, misplaced_settings.py and stopped_engine.py that concern the server's protocols and
+  failed_requests.py, max_tokens.py, request_fields.py and stopped_engine.py that concern the server's protocols and
   handlers are applied.
 Why: the first place where a server's process knows its model. Offline engines and other models do without the
   seconds that importing the server takes, and without the changes.
@@ -18,7 +18,7 @@ from vllm_dllm.patches import (
     early_refusals,
     failed_requests,
     max_tokens,
-    misplaced_settings,
+    request_fields,
     stopped_engine,
 )
 from vllm_dllm.patches.wrap import wrap
@@ -30,7 +30,7 @@ def _init(original, self, vllm_config, *args, **kwargs):
         early_refusals.apply()
         failed_requests.apply()
         max_tokens.apply()
-        misplaced_settings.apply()
+        request_fields.apply()
         stopped_engine.apply()
     original(self, vllm_config, *args, **kwargs)
 

@@ -12,6 +12,7 @@ from vllm.platforms import current_platform
 from vllm.utils.cpu_resource_utils import get_visible_memory_node
 
 from vllm_dllm.caching.pages import PAGE_SIZE
+from vllm_dllm.machine import check_machine
 from vllm_dllm.models import family_of
 from vllm_dllm.models.checks import check as check_checkpoint
 from vllm_dllm.models.generation import check_override
@@ -47,6 +48,7 @@ class DllmConfig(VerifyAndUpdateConfig):
         check_checkpoint(vllm_config, family_of(vllm_config.model_config))
         settings = ServerSettings(vllm_config.additional_config, model_traits(vllm_config))
         refuse_features(vllm_config)
+        check_machine(settings.given, vllm_config.model_config.max_model_len)
         set_engine(vllm_config)
         set_executor(vllm_config)
         set_defaults(vllm_config, settings)

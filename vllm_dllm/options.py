@@ -1,5 +1,6 @@
 """What a setting is: its name, type, bounds, default and help, and how a value is checked."""
 
+import re
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -7,7 +8,15 @@ from typing import Any
 
 
 class SettingError(ValueError):
-    """A setting or request that is refused. The message names the setting, the value and what is allowed."""
+    """A setting or request that is refused. The message names the setting, the value and what is allowed.
+
+    `parameter` is the name alone, for `param` in an error of the OpenAI API: as given, else what the message begins with.
+    """
+
+    def __init__(self, message: str, parameter: str | None = None):
+        super().__init__(message)
+        begins = re.match(r"[\w.]+(?==)|dllm_\w+", message)
+        self.parameter = parameter or (begins and begins.group())
 
 
 @dataclass(frozen=True)

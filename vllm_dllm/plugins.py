@@ -8,13 +8,16 @@ from typing import Any
 def load(group: str, base: type, ours: dict[str, Any], name_of: Callable[[Any], str]) -> dict[str, Any]:
     """`ours`, and the classes that other packages register in the entry point `group`, by name.
 
-    Raises TypeError for an entry point that is no subclass of `base`, and ValueError for one whose name is taken
-    or differs from its class's, as `name_of` tells it.
+    Raises ImportError for an entry point that cannot be imported, TypeError for one that is no subclass of `base`,
+    and ValueError for one whose name is taken or differs from its class's, as `name_of` tells it.
     """
     found = dict(ours)
     for point in entry_points(group=group):
-        loaded = point.load()
         where = f"entry point {point.name} = {point.value} of {group}"
+        try:
+            loaded = point.load()
+        except Exception as e:
+            raise ImportError(f"{where} cannot be imported ({e!r}): mend its package or uninstall it") from e
         if not (isinstance(loaded, type) and issubclass(loaded, base)):
             raise TypeError(f"{where} is not a subclass of {base.__name__}")
         if name_of(loaded) != point.name:

@@ -50,7 +50,7 @@ class DllmScheduler(Scheduler):
         self.active: dict[str, Running] = {}  # the running requests
         self.steps: dict[int, list[tuple[str, Running, Pass]]] = {}  # the steps in flight, by number
         trace = self.settings.value(TRACE)
-        self.trace = Trace(trace) if trace else None
+        self.trace = None if trace is None else Trace(trace)
         self.counts = StepCounts()
         self.wipe: list[int] = []  # pages that the worker is to zero before the next step
 

@@ -3,9 +3,12 @@
 import json
 
 import vllm.envs as envs
+from vllm.logger import init_logger
 from vllm.v1.request import Request
 
 from vllm_dllm.decoding import Decoding
+
+logger = init_logger(f"vllm.{__name__}")
 
 
 def external_id(request_id: str) -> str:
@@ -34,4 +37,7 @@ class Trace:
         }
         passes = [record.columns() for record in decoding.record or ()]
         line |= {key: [p[key] for p in passes] for key in (passes[0] if passes else ())}
-        self.file.write(f"{json.dumps(line)}\n".encode())
+        try:
+            self.file.write(f"{json.dumps(line)}\n".encode())
+        except OSError as e:  # a full disk ends no request
+            logger.warning_once("dllm_trace=%r has gaps: %s", self.file.name, e.strerror)

@@ -50,6 +50,7 @@ print("decoded")
 
 
 OTHER_BASE = "class Sliding: name = 'sliding'\n"
+BROKEN = "import a_module_that_nobody_has\n"
 NAME_TAKEN = "from vllm_dllm.caching import CachePolicy\nclass Sliding(CachePolicy): name = 'dual'\n"
 OPTION_TAKEN = """
 from vllm_dllm.caching import CachePolicy
@@ -64,6 +65,7 @@ class Sliding(CachePolicy):
     ("point", "module", "words"),
     [
         ("sliding", OTHER_BASE, "sliding = sliding_policy:Sliding of vllm_dllm.cache_policies is not a subclass"),
+        ("sliding", BROKEN, "sliding = sliding_policy:Sliding of vllm_dllm.cache_policies cannot be imported"),
         ("other", None, "has another name: sliding"),
         ("dual", NAME_TAKEN, "has a name that is taken"),
         ("sliding", OPTION_TAKEN, "caching policy sliding declares dllm_threshold"),

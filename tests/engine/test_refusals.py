@@ -109,10 +109,11 @@ def test_prompt_and_response_over_the_models_length(llada):
     llada.check_idle()
 
 
-@pytest.mark.parametrize("prompt", [[], [-1], [128], [5, 10**9]], ids=str)
+@pytest.mark.parametrize("prompt", [[], [-1], [128], [5, 10**9], [5, 2**31], [5, 2**64]], ids=str)
 def test_prompts_that_are_none(llada, prompt):
     """No token, and ids that the model has no embedding for."""
-    refusal(llada.generate, [as_prompt(prompt)], params(8))
+    message = refusal(llada.generate, [as_prompt(prompt)], params(8))
+    assert not prompt or f"prompt[{len(prompt) - 1}]={prompt[-1]} is not allowed" in message
     (output,) = llada.generate([PROMPT], params(32))
     assert output.outputs[0].text == "abc"
 

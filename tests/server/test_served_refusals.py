@@ -55,9 +55,10 @@ def bystander(server) -> Iterator[Bystander]:
 
 @pytest.fixture
 def refused(server, client, bystander):
-    """Ask for `options` at an API, with and without a stream, and check that both are refused with `words`."""
+    """Ask for `options` at an API, with and without a stream, and check that both are refused with `words`, and with
+    `param`, which is what the message begins with if nothing is said."""
 
-    def check(create, words, options):
+    def check(create, words, options, param=None):
         assert bystander.in_flight.wait(60), bystander.error
         for stream in (False, True):
             with pytest.raises(openai.BadRequestError) as refusal:
@@ -65,6 +66,9 @@ def refused(server, client, bystander):
             assert refusal.value.status_code == 400
             for word in words:
                 assert word in refusal.value.message, refusal.value.message
+            said = refusal.value.body["message"]
+            begins = refusal.value.param and said.startswith(refusal.value.param)
+            assert begins if param is None else refusal.value.param == param, refusal.value.body
         assert (
             client.chat.completions.create(model=server.model, messages=MESSAGES).choices[0].message.content == ANSWER
         )
@@ -119,8 +123,9 @@ PARAMETERS = [
     (extra(min_tokens=4), ["min_tokens=4", "must be 0"]),
     (extra(structured_outputs={"choice": ["a", "b"]}), ["structured_outputs=", "['a', 'b']", "must be None"]),
     (extra(structured_outputs={"regex": "a+"}), ["structured_outputs=", "a+", "must be None"]),
-    (extra(response_format={"type": "json_object"}), ["structured_outputs=", "must be None"]),
-    (extra(response_format=SCHEMA), ["structured_outputs=", "must be None"]),
+    (extra(structured_outputs={"grammar": 'root ::= "a"'}), ["structured_outputs={'grammar': 'root", "must be None"]),
+    (extra(response_format={"type": "json_object"}), ["response_format={'type': 'json_object'}", "{'type': 'text'}"]),
+    (extra(response_format=SCHEMA), ["response_format={'type': 'json_schema', 'json_schema':", "{'type': 'text'}"]),
     (extra(presence_penalty=1.0), ["presence_penalty=1.0", "must be 0.0"]),
     (extra(frequency_penalty=-1.0), ["frequency_penalty=-1.0", "must be 0.0"]),
     (extra(repetition_penalty=1.2), ["repetition_penalty=1.2", "must be 1.0"]),
@@ -128,13 +133,20 @@ PARAMETERS = [
     (extra(logit_bias={"5": 1.0}), ["logit_bias={5: 1.0}", "must be None"]),
     (extra(allowed_token_ids=[5, 6]), ["allowed_token_ids=[5, 6]", "must be None"]),
     (extra(bad_words=["seven"]), ["bad_words=['seven']", "must be None"]),
+    (extra(best_of=2), ["best_of=2", "must be 1"]),
+    (extra(guided_choice=["a"]), ["guided_choice=['a']", "must be None"]),
+    (extra(logits_processors=["a.b"]), ["logits_processors=['a.b']", "must be None"]),
+    (extra(priority=3), ["priority=3", "must be 0", "--scheduling-policy"]),
+    (extra(watermarking=True), ["watermarking=True", "must be None"]),
     (extra(dllm_cache="none"), ["dllm_cache='none'", "must be in vllm_xargs"]),
 ]
 
 
 def chat(server, client):
     def create(**options):
-        return client.chat.completions.create(model=server.model, messages=MESSAGES, **({"max_tokens": 64} | options))
+        return client.chat.completions.create(
+            **({"model": server.model, "messages": MESSAGES, "max_tokens": 64} | options)
+        )
 
     return create
 
@@ -165,17 +177,48 @@ def test_too_long(refused, server, client):
     refused(complete(server, client), words, {"max_tokens": room + 1})
     refused(chat(server, client), ["max_completion_tokens=600", str(MAX_MODEL_LEN)], {"max_completion_tokens": 600})
     refused(complete(server, client), ["max_tokens=600", str(MAX_MODEL_LEN)], {"max_tokens": 600})
-    # a prompt that leaves no room, and one that does not fit itself
+    # a prompt that does not fit itself
     (a,) = server.tokenize("a")
-    for count in (MAX_MODEL_LEN, MAX_MODEL_LEN + 1):
-        refused(complete(server, client), [], {"prompt": [[a] * count], "max_tokens": None})
+    too_long = {"prompt": [[a] * (MAX_MODEL_LEN + 1)], "max_tokens": None}
+    refused(complete(server, client), [str(MAX_MODEL_LEN)], too_long, "input_tokens")
     # one among several prompts: none of them is begun
     refused(complete(server, client), ["max_tokens=64"], {"prompt": [[a] * 10, [a] * 500]})
 
 
+def test_prompts_that_leave_no_room(refused, server, client):
+    """Whether a length is asked for or not, the prompt is what is too long, or the length."""
+    (a,) = server.tokenize("a")
+    full = {"prompt": [a] * MAX_MODEL_LEN}
+    words = [f"a prompt of {MAX_MODEL_LEN} tokens", f"at most {MAX_MODEL_LEN - 1}"]
+    for prompt in (full, {"prompt": "a" * MAX_MODEL_LEN}, {"prompt": [[a] * 10, [a] * MAX_MODEL_LEN]}):
+        refused(complete(server, client), words, prompt | {"max_tokens": None}, "prompt")
+    refused(complete(server, client), ["max_tokens=1 ", str(MAX_MODEL_LEN + 1)], full | {"max_tokens": 1})
+    template = len(server.tokenize(text_prompt("")))
+    messages = {"messages": [{"role": "user", "content": "a" * (MAX_MODEL_LEN - template)}]}
+    refused(chat(server, client), words, messages | {"max_tokens": None}, "prompt")
+
+
+@pytest.mark.parametrize("token", [128, 10**9, 2**31, 2**63, 2**64], ids=str)
+def test_tokens_out_of_range(refused, server, client, token):
+    words = [f"prompt[1]={token} is not allowed", "from 0 to 127"]
+    for prompt in ([5, token], [[5, 6, 7], [5, token]]):
+        refused(complete(server, client), words, {"prompt": prompt}, "prompt")
+
+
+def test_no_tokens(refused, server, client):
+    refused(complete(server, client), ["prompt=[]", "at least one token"], {"prompt": [[]]})
+
+
 @pytest.mark.parametrize("value", [0, -1])
 def test_no_length(refused, server, client, value):
-    refused(chat(server, client), [f"max_tokens must be at least 1, got {value}"], {"max_tokens": value})
+    for field in ("max_tokens", "max_completion_tokens"):
+        refused(chat(server, client), [f"{field}={value} is not allowed: it must be at least 1"], {field: value})
+    refused(complete(server, client), [f"max_tokens={value} is not allowed"], {"max_tokens": value})
+
+
+def test_a_length_is_called_what_the_client_calls_it(refused, server, client):
+    words = ["max_completion_tokens=500 is not allowed", f"at most {MAX_MODEL_LEN}"]
+    refused(chat(server, client), words, {"max_tokens": None, "max_completion_tokens": 500})
 
 
 def test_beam_search(refused, server, client):
@@ -187,8 +230,11 @@ def test_beam_search(refused, server, client):
 
 def test_prompt_logprobs(server, client, bystander):
     assert bystander.in_flight.wait(60)
-    for options in (extra(prompt_logprobs=1), {"echo": True, "logprobs": 1}):
-        with pytest.raises(openai.BadRequestError, match="prompt_logprobs=1 is not allowed: it must be None"):
+    for options, words in (
+        (extra(prompt_logprobs=1), "prompt_logprobs=1 is not allowed: it must be None"),
+        ({"echo": True, "logprobs": 1}, "echo=True with logprobs=1 is not allowed: it must be False"),
+    ):
+        with pytest.raises(openai.BadRequestError, match=words):
             complete(server, client)(**options)
     with pytest.raises(openai.BadRequestError, match="prompt_logprobs=1 is not allowed: it must be None"):
         chat(server, client)(**extra(prompt_logprobs=1))

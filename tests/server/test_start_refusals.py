@@ -8,7 +8,10 @@ import sys
 
 import pytest
 from common import CHECKPOINTS
+from server_process import free_port
 from vllm.engine.arg_utils import EngineArgs
+
+from vllm_dllm.options import SettingError
 
 MODEL = str(CHECKPOINTS / "tiny-llada")
 
@@ -56,6 +59,7 @@ SETTINGS = [
     ({"dllm_steps": 8, "dllm_factor": 1.0}, ["dllm_steps=8", "dllm_factor=1.0", "contradict", "at most one of"]),
     ({"dllm_alg_temp": 0.5}, ["dllm_alg_temp=0.5", "is not read by"]),
     ({"dllm_score": "origin"}, ["dllm_score='origin'", "one of"]),
+    ({"dllm_gen_length": 256}, ["dllm_gen_length=256", "at most 255", "max_model_len"]),
 ]
 
 
@@ -73,6 +77,53 @@ def test_settings(settings, words):
         config(additional_config=settings)
     for word in words:
         assert word in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "path, why",
+    [
+        ("missing/trace.jsonl", "No such file or directory"),
+        (".", "Is a directory"),
+        ("pipe", "No such device or address"),
+        ("/sys/kernel/trace.jsonl", "Permission denied"),
+        ("file/trace.jsonl", "Not a directory"),
+        ("", "No such file or directory"),
+    ],
+)
+def test_a_trace_that_cannot_be_written(tmp_path, monkeypatch, path, why):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    (tmp_path / "file").touch()
+    with pytest.raises(SettingError) as refusal:
+        config(additional_config={"dllm_trace": path})
+    begins = f"dllm_trace={path!r} is not allowed: it must be a file that can be appended to"
+    assert str(refusal.value) == f"{begins} ({why})"
+
+
+def test_a_trace_that_can_be_written(tmp_path):
+    """Trying it changes nothing of it, and it need not be there."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.write_text("a line\n")
+    for path in (old, new, "/dev/null"):
+        config(additional_config={"dllm_trace": str(path)})
+    assert old.read_text() == "a line\n"
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["--dllm-trace", "/nowhere/trace.jsonl"], "dllm_trace='/nowhere/trace.jsonl' is not allowed"),
+        (["--additional-config", '{"dllm_cache": "fast"}'], "dllm_cache='fast' is not allowed"),
+    ],
+)
+def test_a_server_says_last_why_it_does_not_start(tmp_path, arguments, said):
+    vllm = os.path.join(os.path.dirname(sys.executable), "vllm")
+    command = [vllm, "serve", MODEL, "--port", str(free_port()), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    output = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert said in output.splitlines()[-1], output
+    assert "EngineCore" not in output and "Loading" not in output, "another process was started"
 
 
 def test_dream_has_settings_of_its_own():
