@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+__all__ = ["Option", "SettingError"]  # what other packages may use
+
 
 class SettingError(ValueError):
     """A setting or request that is refused. The message names the setting, the value and what is allowed.

@@ -1,6 +1,7 @@
 """The documents say what the code says."""
 
 import functools
+import importlib
 import itertools
 import re
 import sys
@@ -58,6 +59,22 @@ def test_links(file):
 
 def test_the_newest_version_of_the_changelog_is_this_one():
     assert re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1] == vllm_dllm.__version__
+
+
+def test_the_example_package_uses_only_what_other_packages_may_use():
+    """CONTRIBUTING.md says it module by module, and a module's `__all__` which names."""
+    section = (
+        (ROOT / "CONTRIBUTING.md").read_text().partition("## What other packages may use")[2].partition("\n## ")[0]
+    )
+    files = sorted((ROOT / "examples" / "third_party_policy").glob("*.py"))
+    imports = [
+        found for file in files for found in re.findall(r"^from (vllm_dllm\S*) import (.+)$", file.read_text(), re.M)
+    ]
+    assert len(imports) > 5
+    for module, names in imports:
+        assert f"`{module}`" in section
+        for name in names.split(", "):
+            assert name in importlib.import_module(module).__all__
 
 
 def test_example_classes():

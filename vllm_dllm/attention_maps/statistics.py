@@ -12,6 +12,9 @@ from vllm.triton_utils import HAS_TRITON
 from vllm_dllm.attention_maps import reference
 from vllm_dllm.attention_maps.query_set import QuerySet
 
+# what other packages may use
+__all__ = ["as_on_first_rank", "column_mass", "ranks", "sum_over_ranks"]
+
 
 def implementation(device: torch.device) -> ModuleType:
     """kernels.py where Triton can run it, else reference.py."""
