@@ -14,6 +14,7 @@ from vllm.utils.cpu_resource_utils import get_visible_memory_node
 from vllm_dllm.caching.pages import PAGE_SIZE
 from vllm_dllm.models.checks import check as check_checkpoint
 from vllm_dllm.options import SettingError
+from vllm_dllm.patches import owner
 from vllm_dllm.settings import GEN_LENGTH, HIDDEN_CACHE, ModelTraits, ServerSettings, given
 from vllm_dllm.vllm_version import note_vllm
 
@@ -53,6 +54,7 @@ class DllmConfig(VerifyAndUpdateConfig):
         set_defaults(vllm_config, settings)
         # for the worker, which does not know what a policy needs
         vllm_config.additional_config = vllm_config.additional_config | {HIDDEN_CACHE.key: settings.hidden_cache}
+        owner.apply()  # this process is about to start others
 
 
 def refuse_features(config: VllmConfig) -> None:
