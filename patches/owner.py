@@ -18,6 +18,7 @@ import os
 import signal
 import threading
 import time
+from multiprocessing.process import BaseProcess
 
 from vllm.logger import init_logger
 
@@ -33,14 +34,16 @@ def watch() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal that closes: the owner ends by it, and this one in order
-    threading.Thread(target=_end_after, args=(parent.pid,), name="OwnerWatch", daemon=True).start()
+    threading.Thread(target=_end_after, args=(parent,), name="OwnerWatch", daemon=True).start()
 
 
-def _end_after(parent: int) -> None:
-    while os.getppid() == parent:  # an orphan gets another one
+def _end_after(parent: BaseProcess) -> None:
+    # alive is who holds a pipe's other end, which forked processes may inherit; an orphan gets another parent
+    first = os.getppid()
+    while parent.is_alive() and os.getppid() == first:
         time.sleep(LOOK_S)
     signal.alarm(END_S)  # ends the process, whatever it is doing then
-    logger.warning("Process %d, which started this one, has ended: this one ends too.", parent)
+    logger.warning("Process %d, which started this one, has ended: this one ends too.", parent.pid)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
