@@ -38,7 +38,7 @@ def watch() -> None:
 
 
 def _end_after(parent: BaseProcess) -> None:
-    # alive is who holds a pipe's other end, which forked processes may inherit; an orphan gets another parent
+    # the parent's end of a pipe closes with it, unless a forked process holds it too; and an orphan gets another parent
     first = os.getppid()
     while parent.is_alive() and os.getppid() == first:
         time.sleep(LOOK_S)
