@@ -9,6 +9,7 @@ The patch's parameters behind `original` say what it was written for: vLLM's fun
 """
 
 import functools
+import importlib
 import inspect
 from collections.abc import Callable, Iterator
 from types import MethodType
@@ -39,6 +40,8 @@ def wrap(owner: Any, name: str, patch: Callable) -> None:
             return patch(MethodType(function, cls), *args, **kwargs)
 
         wrapper: Any = classmethod(bound)
+    elif isinstance(kept, staticmethod) or inspect.ismodule(owner):
+        wrapper = _Unbound(found, owner, name, patch)
     else:
 
         @functools.wraps(found)
@@ -47,6 +50,32 @@ def wrap(owner: Any, name: str, patch: Callable) -> None:
 
     setattr(getattr(wrapper, "__func__", wrapper), MARK, mark)
     setattr(owner, name, staticmethod(wrapper) if isinstance(kept, staticmethod) else wrapper)
+
+
+class _Unbound:
+    """The wrapper of a function that needs no object, and may so be sent to another process.
+
+    A function is sent as its name, which means vLLM's own one where nothing is wrapped yet. This is sent as what it is
+    made of, and wraps that process's function too.
+    """
+
+    def __init__(self, found: Callable, owner: Any, name: str, patch: Callable):
+        functools.update_wrapper(self, found)
+        self._found, self._owner, self._name, self._patch = found, owner, name, patch
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._patch(self._found, *args, **kwargs)
+
+    def __reduce__(self) -> tuple[Callable, tuple[Any, ...]]:
+        owner = self._owner.__name__ if inspect.ismodule(self._owner) else self._owner
+        return _wrapped, (owner, self._name, self._patch)
+
+
+def _wrapped(owner: Any, name: str, patch: Callable) -> Callable:
+    """A function, once it has been wrapped. `owner` is a class or a module's name."""
+    owner = importlib.import_module(owner) if isinstance(owner, str) else owner
+    wrap(owner, name, patch)
+    return getattr(owner, name)
 
 
 def add(owner: type, name: str, function: Callable) -> None:

@@ -5,6 +5,7 @@ only one read here.  Called by `make serve`.
 """
 
 import argparse
+import ctypes
 import json
 import os
 import re
@@ -50,6 +51,12 @@ def environment() -> dict[str, str]:
     return env
 
 
+def end_with_this_script() -> None:
+    """In the server's process: the kernel ends it where this script is killed."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
 def start(arguments: list[str]) -> subprocess.Popen:
     vllm = shutil.which("vllm", path=os.path.dirname(sys.executable))
     if vllm is None:
@@ -64,6 +71,7 @@ def start(arguments: list[str]) -> subprocess.Popen:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=end_with_this_script if sys.platform == "linux" else None,
         )
 
 

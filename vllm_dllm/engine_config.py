@@ -18,10 +18,14 @@ from vllm_dllm.models.checks import check as check_checkpoint
 from vllm_dllm.models.generation import check_override
 from vllm_dllm.models.generation import defaults as checkpoint_defaults
 from vllm_dllm.options import SettingError
+from vllm_dllm.patches import owner
 from vllm_dllm.settings import GEN_LENGTH, HIDDEN_CACHE, ModelTraits, ServerSettings, given
 from vllm_dllm.vllm_version import note_vllm
 
 logger = init_logger(f"vllm.{__name__}")  # below vLLM's logger, whose handler prints it
+
+BIND, THREADS = "VLLM_CPU_OMP_THREADS_BIND", "OMP_NUM_THREADS"
+_SHARED: dict[str, str] = {}  # what `share_cores` has put into the environment
 
 
 def model_traits(config: VllmConfig) -> ModelTraits:
@@ -54,6 +58,7 @@ class DllmConfig(VerifyAndUpdateConfig):
         set_defaults(vllm_config, settings)
         # for the worker, which does not know what a policy needs
         vllm_config.additional_config = vllm_config.additional_config | {HIDDEN_CACHE.key: settings.hidden_cache}
+        owner.apply()  # this process is about to start others
 
 
 def refuse_features(config: VllmConfig) -> None:
@@ -112,12 +117,22 @@ def set_executor(config: VllmConfig) -> None:
 
 
 def share_cores(parallel: ParallelConfig) -> None:
-    """vLLM gives each rank a NUMA node's cores, and fails where there are more ranks than nodes."""
+    """Have the ranks of this machine share its cores, unless the environment says which takes which.
+
+    vLLM gives each rank a NUMA node's cores, and fails where there are more ranks than nodes; told `nobind`, it leaves
+    all cores to each of them. What is put into the environment is inherited by the engine's process, which reads it.
+    """
+    for name, value in _SHARED.items():  # of an earlier engine of this process
+        if os.environ.get(name) == value:
+            del os.environ[name]
+    _SHARED.clear()
     ranks = parallel.local_world_size * parallel.data_parallel_size_local
-    if ranks > len(get_visible_memory_node()) and "VLLM_CPU_OMP_THREADS_BIND" not in os.environ:
-        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"  # read by the engine's process, which inherits it
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // ranks)))
-        logger.info("%d ranks share this machine's cores: %s threads each", ranks, os.environ["OMP_NUM_THREADS"])
+    if ranks > len(get_visible_memory_node()) and BIND not in os.environ:
+        _SHARED[BIND] = "nobind"
+    if ranks > 1 and "nobind" in (os.environ.get(BIND), _SHARED.get(BIND)) and THREADS not in os.environ:
+        _SHARED[THREADS] = str(max(1, len(os.sched_getaffinity(0)) // ranks))
+        logger.info("%d ranks share this machine's cores: %s threads each", ranks, _SHARED[THREADS])
+    os.environ.update(_SHARED)
 
 
 def set_defaults(config: VllmConfig, settings: ServerSettings) -> None:

@@ -1,5 +1,6 @@
 """What the tests add to the ranks' workers."""
 
+import torch
 from communication import CommunicationCounter
 
 from vllm_dllm.worker import layerwise
@@ -7,6 +8,9 @@ from vllm_dllm.worker import layerwise
 
 class LookingIn(CommunicationCounter):
     """Methods that vLLM adds to its worker (`worker_extension_cls`), called by `LLM.collective_rpc`."""
+
+    def threads(self) -> int:
+        return torch.get_num_threads()
 
     def disagree(self) -> None:
         """From now on the second rank sees the attention of all tracked tokens drift."""

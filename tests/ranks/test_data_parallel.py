@@ -1,12 +1,14 @@
 """Two engines behind one server: independent ones, each with the whole model, that share the requests."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 from golden_cases import sample
+from processes import END_S, check_gone, end_group, shared_memory, titled, tree
 from prometheus_client.parser import text_string_to_metric_families
 from served import Server
-from server_process import start, stop, wait_until_healthy
+from server_process import start, wait_until_healthy
 
 
 def passes_by_engine(server: Server) -> dict[str, float]:
@@ -16,7 +18,8 @@ def passes_by_engine(server: Server) -> dict[str, float]:
 
 
 def test_engines_share_the_requests_and_answer_as_one(tmp_path, sampling):
-    """Golden cases of all policies but elastic, sixteen at a time; each engine takes some."""
+    """Golden cases of all policies but elastic, sixteen at a time; each engine takes some. At the end the server is
+    killed, and all of its processes end."""
     cases = [c for c in sample("tiny-llada", sampling, least=4) if c.settings["dllm_cache"] != "elastic"]
     # two engines on two cores: each takes what it gets
     server = start(tmp_path, environment={"VLLM_CPU_OMP_THREADS_BIND": "nobind"}, data_parallel_size=2)
@@ -29,5 +32,13 @@ def test_engines_share_the_requests_and_answer_as_one(tmp_path, sampling):
         passes = passes_by_engine(server)
         assert set(passes) == {"0", "1"} and all(passes.values())
         assert sum(passes.values()) == sum(len(trace["query_tokens"]) for _, trace in answers)
+
+        processes = tree(server.process.pid)
+        for title, number in (("ApiServer", 2), ("DPCoordinator", 1), ("EngineCore", 2), ("Worker", 2)):
+            assert len(titled(title, processes)) == number, [p.cmdline() for p in processes]
+        shared = shared_memory(processes)
+        server.process.kill()
+        server.process.wait()
+        check_gone(processes, shared, time.monotonic() + END_S)
     finally:
-        stop(server)
+        end_group(server.process)

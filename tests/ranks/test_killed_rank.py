@@ -3,51 +3,23 @@
 Servers of two ranks answer golden cases first: starting one takes half a minute.
 """
 
-import os
 import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import foreign_plugin
 import openai
 import psutil
 import pytest
 from golden_cases import sample
+from processes import check_gone, end_group, shared_memory, titled, tree, wait
 from sampling import Sampling
 from served import Server
 from server_process import start, wait_until_healthy
 
 EXIT_S = 30
 RUNNING, WAITING = 4, 4
-
-
-def shared_memory(processes: list[psutil.Process]) -> set[int]:
-    """The inodes of the shared memory that `processes` have mapped."""
-    lines = [line for p in processes for line in Path(f"/proc/{p.pid}/maps").read_text().splitlines()]
-    return {int(line.split()[4]) for line in lines if "/dev/shm/" in line}
-
-
-def names(inodes: set[int]) -> list[str]:
-    """Those that still have a name: what nobody has unlinked stays for ever."""
-    return [entry.name for entry in os.scandir("/dev/shm") if entry.inode() in inodes]
-
-
-def titled(title: str, processes: list[psutil.Process]) -> list[psutil.Process]:
-    return [p for p in processes if p.is_running() and title in " ".join(p.cmdline())]
-
-
-def tree(server: Server) -> list[psutil.Process]:
-    own = psutil.Process(server.process.pid)
-    return [own, *own.children(recursive=True)]
-
-
-def living(process: psutil.Process) -> bool:
-    try:
-        return process.status() != psutil.STATUS_ZOMBIE  # which has ended, and waits for init to note it
-    except psutil.NoSuchProcess:
-        return False
 
 
 def check_golden(server: Server, model: str, sampling: Sampling) -> None:
@@ -59,10 +31,6 @@ def check_golden(server: Server, model: str, sampling: Sampling) -> None:
 
 def kill_and_see(server: Server, victim: psutil.Process, processes: list[psutil.Process]) -> None:
     """Kill `victim` while requests run and wait. `processes` must end, and their shared memory."""
-
-    def wait(is_so: Callable[[], bool]) -> None:
-        while not is_so() and time.monotonic() < deadline:
-            time.sleep(0.1)
 
     with ThreadPoolExecutor(RUNNING + WAITING) as pool:
         streams = [i % 2 == 0 for i in range(RUNNING + WAITING)]
@@ -79,13 +47,10 @@ def kill_and_see(server: Server, victim: psutil.Process, processes: list[psutil.
         assert type(error) is (openai.APIError if stream else openai.InternalServerError), error
         assert "EngineCore encountered an issue" in error.message
 
-    wait(lambda: server.process.poll() is not None)
+    wait(lambda: server.process.poll() is not None, deadline)
     assert server.process.returncode == 1
     assert "The engine died; the server ends with status 1." in server.log_file.read_text()
-    wait(lambda: not any(map(living, processes)))
-    assert not [p for p in processes if living(p)]
-    wait(lambda: not names(shared))
-    assert not names(shared)
+    check_gone(processes, shared, deadline)
 
 
 @pytest.fixture
@@ -100,10 +65,7 @@ def serve(tmp_path) -> Iterator[Callable[..., Server]]:
 
     yield healthy
     for server in servers:
-        try:
-            os.killpg(server.process.pid, 9)
-        except ProcessLookupError:
-            pass  # as it should be: nothing is left
+        end_group(server.process)
 
 
 def test_rank_of_multiprocessing(serve, sampling, tmp_path):
@@ -111,7 +73,7 @@ def test_rank_of_multiprocessing(serve, sampling, tmp_path):
     foreign = foreign_plugin.install(tmp_path / "plugin")
     server = serve(model="tiny-dream", environment=foreign, tensor_parallel_size=2, distributed_executor_backend="mp")
     check_golden(server, "tiny-dream", sampling)
-    processes = tree(server)
+    processes = tree(server.process.pid)
     (victim,) = titled("Worker_TP1", processes)
     kill_and_see(server, victim, processes)
     assert "Worker proc VllmWorker-1 died unexpectedly" in server.log_file.read_text()
@@ -124,14 +86,14 @@ def test_rank_of_ray(serve, cluster, sampling):
     check_golden(server, "tiny-llada", sampling)
     ranks = titled("RayCPUWorkerProc", cluster.processes())
     assert len(ranks) == 2, [p.cmdline() for p in cluster.processes()]
-    kill_and_see(server, ranks[0], ranks + tree(server))
+    kill_and_see(server, ranks[0], ranks + tree(server.process.pid))
     assert re.search(r"RayWorkerProc rank=\[[01]\] died unexpectedly", server.log_file.read_text())
     assert cluster.process.poll() is None
 
 
 def test_engine_core_of_one_rank(serve):
     server = serve()
-    processes = tree(server)
+    processes = tree(server.process.pid)
     (victim,) = titled("EngineCore", processes)
     kill_and_see(server, victim, processes)
     assert "engine core exited unexpectedly" in server.log_file.read_text()

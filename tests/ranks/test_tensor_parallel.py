@@ -16,6 +16,8 @@ from common import ROOT, Engine
 from golden_cases import differences, sample
 from sampling import Sampling
 
+from vllm_dllm.engine_config import BIND, THREADS
+
 RANKS = 2
 LAYERS, WIDTH, VOCABULARY, SIZE = 6, 128, 128, 4  # of tiny-llada in float32
 
@@ -42,7 +44,8 @@ def llada(tmp_path_factory) -> Iterator[Engine]:
         folder = tmp_path_factory.mktemp("llada")
         hidden = {"dllm_hidden_cache": True}  # so that requests may choose elastic
         more = {"additional_config": hidden, "worker_extension_cls": "looking_in.LookingIn"}
-        with closing(start("tiny-llada", "mp", folder, {}, **more)) as engine:
+        unbound = {BIND: "nobind"}  # as a user may set it; the other engines are without
+        with closing(start("tiny-llada", "mp", folder, unbound, **more)) as engine:
             yield engine
 
 
@@ -53,6 +56,12 @@ def test_golden(llada, sampling):
 def test_golden_over_ray(cluster, tmp_path, sampling):
     with closing(start("tiny-dream", "ray", tmp_path, cluster.environment)) as engine:
         check_golden(engine, "tiny-dream", sampling)
+
+
+def test_unbound_ranks_share_the_cores(llada):
+    """More on how many threads they get: test_cores.py."""
+    threads = os.environ.get(THREADS) or len(os.sched_getaffinity(0)) // RANKS
+    assert llada.llm.collective_rpc("threads") == [max(1, int(threads))] * RANKS
 
 
 def test_bytes_of_passes(llada):

@@ -1,7 +1,10 @@
 """How patches wrap vLLM's functions: in any order, over and under others, once, and nothing that they do not know."""
 
 import asyncio
+import colorsys
 import functools
+import multiprocessing
+import os
 import sys
 import types
 
@@ -56,6 +59,10 @@ def second(original, self, *args, **kwargs):
     return [*original(self, *args, **kwargs), "second"]
 
 
+def with_process(original, *args, **kwargs):
+    return os.getpid(), original(*args, **kwargs)
+
+
 def of_class(original, a):
     return ["ours", *original(a)]
 
@@ -105,6 +112,15 @@ def test_every_kind_of_function(theirs, wrapped):
     assert engine_class.made(1) == ["ours", engine_class, 1, *rest]
     assert Derived.made(1) == Derived().made(1) == ["ours", Derived, 1, *rest]
     assert theirs.plain(1) == ["ours", 1, *rest]
+
+
+def test_sent_to_another_process_a_function_is_wrapped_there_too(monkeypatch):
+    """There its name means the original."""
+    monkeypatch.setattr(colorsys, "rgb_to_hsv", colorsys.rgb_to_hsv)  # put back at the end
+    wrap(colorsys, "rgb_to_hsv", with_process)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        process, found = pool.apply(colorsys.rgb_to_hsv, (1.0, 0.0, 0.0))
+    assert process != os.getpid() and found == (0.0, 1.0, 1.0)
 
 
 def test_a_classmethod_that_another_bound(theirs):

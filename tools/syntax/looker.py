@@ -143,7 +143,7 @@ class Looker(ast.NodeVisitor):
             theirs = {a.arg: a.annotation for a in [*original.node.args.args, *original.node.args.kwonlyargs]}
             for argument in every[1:]:
                 types[argument.arg] = self.packages.annotated(original.module, theirs.get(argument.arg))
-            if isinstance(owner, Class) and every[1].arg == "self":
+            if isinstance(owner, Class) and "self" in types:
                 types["self"] = Instance(owner)
         return types
 
@@ -155,8 +155,9 @@ class Looker(ast.NodeVisitor):
         for node in ast.walk(self.module.tree):
             if isinstance(node, ast.ImportFrom) and len(self.scopes) == 1:
                 self.scopes[0] |= {n: t[0] for n, i in self.module.imported(node) if (t := self.packages.follow(i))}
-        for node in ast.walk(self.module.tree):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "wrap" and len(node.args) == 3:
+        calls = [node for node in ast.walk(self.module.tree) if isinstance(node, ast.Call) and len(node.args) == 3]
+        for node in (node for node in calls if isinstance(node.args[1], ast.Constant)):
+            if ast.unparse(node.func) == "wrap":
                 owner, name, patch = node.args
                 of, function = self.type_of(owner), self.module.names.get(ast.unparse(patch), [None])[0]
                 original = member(of, ast.literal_eval(name))
@@ -169,7 +170,7 @@ class Looker(ast.NodeVisitor):
                     problem = f"is {'a' if original.is_coroutine else 'no'} coroutine function"
                 self.note(node, what, problem)
                 patches.setdefault(function.node.name, []).append((of, original))
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "add" and len(node.args) == 3:
+            if ast.unparse(node.func) == "add":
                 of, name = self.type_of(node.args[0]), ast.literal_eval(node.args[1])
                 self.note(node, f"{of}.{name} is added", "it has one already" if member(of, name) else None)
         return patches
