@@ -34,7 +34,9 @@ def wrapped() -> list[str]:
     from syntax.packages import installed, reader
 
     listed = [re.match(r"(\S+) is wrapped$", seam.what) for seam in seams.seams(reader(installed("vllm")))]
-    return sorted({match[1] for match in listed if match})
+    found = sorted({match[1] for match in listed if match})
+    assert "vllm.v1.engine.async_llm.AsyncLLM.generate" in found
+    return found
 
 
 def register() -> None:

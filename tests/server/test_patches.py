@@ -18,7 +18,7 @@ BAD = {
     "completion": ("/v1/completions", {"prompt": PROMPT} | REFUSED, "dllm_threshold=7"),
     "stream": ("/v1/chat/completions", {"messages": MESSAGES, "stream": True} | REFUSED, "dllm_threshold=7"),
     "response": ("/v1/responses", {"input": QUESTION, "stream": True} | REFUSED, "dllm_threshold=7"),
-    "beams": ("/v1/completions", {"prompt": PROMPT, "stream": True} | BEAMS, "use_beam_search=True"),
+    "beams": ("/v1/completions", {"prompt": PROMPT} | BEAMS, "use_beam_search=True"),
     "too long": ("/v1/completions", {"prompt": PROMPT, "max_tokens": 500}, "max_tokens=500"),
 }
 
@@ -32,11 +32,6 @@ def foreign(tmp_path_factory):
         yield server
     finally:
         server.process.kill()
-
-
-def test_every_patched_function_is_wrapped_by_the_other_plugin():
-    names = {path.rpartition(".")[2] for path in foreign_plugin.wrapped()}
-    assert {"process_inputs", "from_cli_args", "build_and_serve", "generate", "to_sampling_params", "shutdown"} <= names
 
 
 @pytest.mark.parametrize("case", list(BAD))
