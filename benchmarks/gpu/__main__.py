@@ -2,14 +2,14 @@
 
     python benchmarks/gpu check                      # some two minutes
     python benchmarks/gpu figures                    # LLaDA-8B's shape, random weights; some five minutes
-    python benchmarks/gpu check --quick              # the same without a GPU, to try the script
+    python benchmarks/gpu check --quick              # without a GPU, to try the script: some minutes
     python benchmarks/gpu figures --shape tiny --canvas 64 --prompt 32 --response 32 --levels 1,2 --budget 1
 
 Each group of parts runs in a process of its own, so that an error on the device ends no other's; parts that follow
 a failed one are tried again in a fresh process. Exit status 1 if a part failed. report.json and report.md
 under --out have what there is after every group, log-*.txt beside them the processes' own output.
 
-check (groups run at the same time):
+check (on a GPU the groups run at the same time):
     kernels             d2's and elastic's Triton kernels beside their reference
     float32-MODEL       golden cases, 16 at a time and alone, with TRITON_ATTN and full float32
     bfloat16-MODEL      the same cases in bfloat16, with the backend that vLLM chooses
@@ -76,7 +76,7 @@ def main() -> None:
         list(pool.map(lambda group: run_group(group, wanted, args, deadline), wanted))
     found = report.collect(args.out, args.mode, wanted)
     print(report.markdown(found))
-    sys.exit(any("error" in part for parts in found["groups"].values() for part in parts.values()))
+    sys.exit(any(report.failure(part) for parts in found["groups"].values() for part in parts.values()))
 
 
 def run_group(group: str, wanted: dict[str, list[str]], args: argparse.Namespace, deadline: float) -> None:

@@ -15,10 +15,10 @@ from pathlib import Path
 import torch
 from parts import Parts, say
 
-PARALLEL = True  # the groups share the device: nothing is timed
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ("tiny-llada", "tiny-dream")
 CUDA = torch.cuda.is_available()
+PARALLEL = CUDA  # the groups share the device, for nothing is timed
 STEPS = 12  # of each policy whose synchronisations are counted
 
 
