@@ -24,6 +24,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -90,11 +91,13 @@ def run_group(group: str, wanted: dict[str, list[str]], args: argparse.Namespace
         command = [sys.executable, "-u", str(HERE), *sys.argv[1:], "--child", group, *left]
         environment = os.environ | {"VLLM_LOGGING_STREAM": "ext://sys.stderr"} | MODES[args.mode].environment(group)
         with open(args.out / f"log-{group}.txt", "ab") as log:
+            process = subprocess.Popen(command, stderr=log, env=environment, start_new_session=True)
             try:
-                status = subprocess.run(command, stderr=log, env=environment, timeout=seconds).returncode
+                status = process.wait(seconds)
             except subprocess.TimeoutExpired:
                 say(f"{group}: out of time")
-                status = -1
+                os.killpg(process.pid, signal.SIGKILL)  # the engine's processes too
+                status = process.wait()
         done = [n for n in left if report.read_part(args.out, group, n)]
         if len(done) < len(left) and not status:
             raise RuntimeError(f"{group} ended well without {left[len(done)]}")

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from vllm import LLM, SamplingParams
-from vllm.platforms import current_platform
 
 from vllm_dllm.caching.registry import POLICIES
 
@@ -15,10 +14,14 @@ NUMBERS = itertools.count()
 
 def start(folder: Path, more: dict, **arguments: Any):
     """vLLM's engine (`LLMEngine`) with one process for all of it, and room for every policy of ours."""
-    arguments = {"skip_tokenizer_init": True, "additional_config": {"dllm_hidden_cache": True}} | arguments | more
-    if current_platform.is_cpu():
-        arguments = {"distributed_executor_backend": "uni", "kv_cache_memory_bytes": 1 << 28} | arguments
-    return LLM(str(folder), **arguments).llm_engine
+    ours: dict[str, Any] = {
+        "skip_tokenizer_init": True,
+        "additional_config": {"dllm_hidden_cache": True},
+        "distributed_executor_backend": "uni",
+        "kv_cache_memory_bytes": 1 << 28,
+        "gpu_memory_utilization": 0.1,  # so much has to be free at least
+    }
+    return LLM(str(folder), **(ours | arguments | more)).llm_engine
 
 
 def policy_settings(tokens: int) -> dict[str, dict]:

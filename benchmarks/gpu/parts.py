@@ -18,7 +18,7 @@ class Parts:
 
     def __init__(self, out: Path, group: str, names: list[str]):
         self.out, self.group, self.names = out, group, names
-        self.current = names[0]
+        self.current: str | None = None  # None before the first
 
     def run(self, body: Callable[["Parts"], None]) -> None:
         """`body` calls the parts. The one place that catches what they raise: the part is written down as failed,
@@ -27,8 +27,9 @@ class Parts:
         try:
             body(self)
         except Exception as e:
-            say(f"{self.group}/{self.current} FAILED\n{traceback.format_exc()}")
-            write_part(self.out, self.group, self.current, {"error": f"{type(e).__name__}: {e}"[:2000]})
+            say(f"{self.group}/{self.current or ''} FAILED\n{traceback.format_exc()}")
+            for name in [self.current] if self.current else self.names:  # what cannot start would not start again
+                write_part(self.out, self.group, name, {"error": f"{type(e).__name__}: {e}"[:2000]})
             raise SystemExit(1) from e
 
     def __call__(self, name: str, part: Callable[[], dict]) -> None:
