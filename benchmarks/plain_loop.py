@@ -13,18 +13,24 @@ from safetensors.torch import load_file
 
 
 class PlainLLaDA:
-    """The forward of a LLaDA checkpoint (official weight names), for one canvas."""
+    """The forward of a LLaDA checkpoint (`weights` by their official names), for one canvas."""
 
-    def __init__(self, folder: Path, dtype: torch.dtype, device: str):
-        self.config = json.loads((folder / "config.json").read_text())
-        self.weights = {}
-        for file in sorted(folder.glob("*.safetensors")):
-            self.weights |= {name: w.to(device, dtype) for name, w in load_file(file).items()}
+    def __init__(self, config: dict, weights: dict[str, torch.Tensor]):
+        self.config, self.weights = config, weights
+        embedding = weights["model.transformer.wte.weight"]
+        device, dtype = embedding.device, embedding.dtype
         head_dim = self.config["d_model"] // self.config["n_heads"]
         frequency = self.config["rope_theta"] ** (-torch.arange(0, head_dim, 2).float() / head_dim)
         angle = torch.outer(torch.arange(self.config["max_sequence_length"]).float(), frequency)
         angle = torch.cat((angle, angle), -1)
         self.cos, self.sin = angle.cos().to(device, dtype), angle.sin().to(device, dtype)
+
+    @classmethod
+    def load(cls, folder: Path, dtype: torch.dtype, device: str) -> "PlainLLaDA":
+        weights: dict[str, torch.Tensor] = {}
+        for file in sorted(folder.glob("*.safetensors")):
+            weights |= {name: w.to(device, dtype) for name, w in load_file(file).items()}
+        return cls(json.loads((folder / "config.json").read_text()), weights)
 
     def __call__(self, ids: torch.Tensor) -> torch.Tensor:
         """`ids`: [length]; logits [length, vocabulary]."""
@@ -57,15 +63,19 @@ class PlainLLaDA:
         return x * self.cos[:length] + torch.cat((-b, a), -1) * self.sin[:length]
 
 
+def default_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 class PlainLoop:
     """Decodes greedily by blocks: a threshold on the confidence, or as many passes as `steps` says.
 
     `passes` and `forward` (seconds in the model) add up over requests.
     """
 
-    def __init__(self, folder: Path, dtype: torch.dtype, block_length: int, threshold: float | None):
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.model = PlainLLaDA(folder, dtype, self.device)
+    def __init__(self, model: PlainLLaDA, block_length: int, threshold: float | None):
+        self.model = model
+        self.device = model.cos.device.type
         self.mask_id = self.model.config["mask_token_id"]
         self.block_length, self.threshold = block_length, threshold
         self.passes, self.forward = 0, 0.0

@@ -40,7 +40,7 @@ from typing import Any
 
 import torch
 from communication import compare_canvases
-from plain_loop import PlainLoop
+from plain_loop import PlainLLaDA, PlainLoop, default_device
 from random_model import CACHE, parameter_count, random_model
 from vllm import LLM, SamplingParams
 
@@ -279,7 +279,8 @@ def main() -> None:
     requests = make_requests(args, folder, max(args.requests, *levels))
     llm = make_engine(args, folder, requests, levels)
     sent = compare_canvases(llm) if args.tensor_parallel_size > 1 else ""
-    loop = PlainLoop(folder, getattr(torch, args.dtype), args.block_length, args.threshold)
+    plain = PlainLLaDA.load(folder, getattr(torch, args.dtype), default_device())
+    loop = PlainLoop(plain, args.block_length, args.threshold)
     if args.threads:
         torch.set_num_threads(args.threads)
     rows = measure(args, llm, loop, requests, levels)

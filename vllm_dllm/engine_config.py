@@ -101,6 +101,7 @@ def set_engine(config: VllmConfig) -> None:
     if not cache.user_specified_block_size:
         cache.block_size = PAGE_SIZE
         cache.user_specified_block_size = True  # or the platform puts its own default in
+    config.attention_config.use_non_causal = True  # some GPUs' first choice of attention backend is for causal models
     model.enforce_eager = True
 
 

@@ -11,13 +11,13 @@ from vllm_dllm.patches.wrap import misfit, parameters
 
 THEIRS = "vllm"
 
-# What vLLM's worker asks of its model runner and ours does without, because it is never reached: LoRA, pooling, drafts,
-# graphs, dummy batches, waking from sleep and new weights are refused or not built.
+# What vLLM's worker asks of its model runner and ours does without, because it is never reached:
 DONE_WITHOUT = {
-    *("add_lora", "remove_lora", "pin_lora", "list_loras", "maybe_remove_all_loras", "lora_config", "reset_lora_state"),
-    *("is_pooling_model", "pool", "_dummy_pooler_run", "get_draft_model", "take_draft_token_ids", "sample_tokens"),
-    *("capture_model", "profile_cudagraph_memory", "_dummy_run", "_dummy_sampler_run"),
-    *("_init_kv_zero_meta", "reload_weights", "get_encoder_timing_stats"),
+    # LoRA, pooling and drafts are refused
+    *("add_lora", "remove_lora", "pin_lora", "list_loras", "maybe_remove_all_loras", "lora_config"),
+    *("is_pooling_model", "pool", "_dummy_pooler_run", "take_draft_token_ids"),
+    # graphs and vLLM's own warm-up, which DllmWorker leaves out; a step that is sampled later; pages set to zero
+    *("capture_model", "profile_cudagraph_memory", "_dummy_sampler_run", "sample_tokens", "_init_kv_zero_meta"),
 }
 
 

@@ -1,5 +1,6 @@
 """Runs partial passes: any positions of any canvases, over vLLM's paged KV cache."""
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -8,6 +9,8 @@ import torch
 from vllm.config import VllmConfig
 from vllm.forward_context import set_forward_context
 from vllm.model_executor.model_loader import get_model_loader
+from vllm.model_executor.model_loader.reload.inplace import reload_weights
+from vllm.model_executor.offloader import create_offloader, get_offloader, set_offloader
 from vllm.utils.mem_utils import DeviceMemoryProfiler
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.kv_cache_interface import KVCacheConfig, KVCacheSpec
@@ -48,10 +51,12 @@ class DllmModelRunner:
         config = self.vllm_config
         if load_dummy_weights:
             config.load_config.load_format = "dummy"
+        set_offloader(create_offloader(config.offload_config))
         with DeviceMemoryProfiler(self.device) as used:
             self.model = get_model_loader(config.load_config).load_model(
                 vllm_config=config, model_config=config.model_config
             )
+        get_offloader().post_init()
         self.model_memory_usage = used.consumed_memory
 
     @property
@@ -121,15 +126,20 @@ class DllmModelRunner:
     @torch.inference_mode()
     def profile_run(self, randomize_inputs: bool = False) -> None:
         """The largest step there can be, without a KV cache, so that vLLM sees the memory it takes."""
-        ids = torch.zeros(self.max_tokens, dtype=torch.int64, device=self.device)
-        with set_forward_context(None, self.vllm_config, num_tokens=self.max_tokens):
-            hidden = self.model(ids, ids)
+        hidden = self._dummy_run(self.max_tokens)
         logits = self.model.compute_logits(hidden)
         if logits is not None:
             readout = Readout(margin=True, entropy=True)
             self.reader.read(logits, np.asarray([0, len(logits)]), [readout])
 
     warming_up_model = profile_run  # what vLLM's CPU worker calls it
+
+    @torch.inference_mode()
+    def _dummy_run(self, num_tokens: int, **_: Any) -> torch.Tensor:
+        """A forward of so many tokens without a KV cache, as of a rank that has nothing to do. Its hidden states."""
+        ids = torch.zeros(num_tokens, dtype=torch.int64, device=self.device)
+        with set_forward_context(None, self.vllm_config, num_tokens=num_tokens):
+            return self.model(ids, ids)
 
     def execute_model(self, scheduler_output: SchedulerOutput, intermediate_tensors: None = None) -> ModelRunnerOutput:
         if not scheduler_output.total_num_scheduled_tokens:
@@ -140,11 +150,29 @@ class DllmModelRunner:
     def update_max_model_len(self, max_model_len: int) -> None:
         """Nothing here depends on it."""
 
+    def reload_weights(
+        self,
+        weights_iterator: Iterable[tuple[str, torch.Tensor]] | None = None,
+        weights_path: str | None = None,
+        is_checkpoint_format: bool = True,
+    ) -> None:
+        """Other weights in place of the model's: from the iterator, the path, or the model's own folder once more."""
+        reload_weights(self.vllm_config, self.model, weights_iterator, weights_path, is_checkpoint_format)
+
+    def get_draft_model(self) -> None:
+        """There is no speculative decoding."""
+
+    def reset_lora_state(self) -> None:
+        """Nor LoRA."""
+
     def reset_mm_cache(self) -> None:
         """Text models have none."""
 
     def reset_encoder_cache(self) -> None:
         """Nor this."""
+
+    def get_encoder_timing_stats(self) -> dict[str, dict[str, float | int]]:
+        return {}
 
     def shutdown(self) -> None:
         clear_layer_kv_caches(self.vllm_config.compilation_config.static_forward_context.values())
@@ -201,6 +229,8 @@ class DllmModelRunner:
             max_query_len=int(query_lens.max()),
             seq_lens=self._to_device(batch.ends),
             max_seq_len=int(batch.ends.max()),
+            # exact; without it some backends copy the lengths back from the device, and wait for it
+            seq_lens_cpu_upper_bound=torch.from_numpy(batch.ends),
             block_tables=[self._to_device(batch.block_table)],
             slot_mappings=slots,
             kv_cache_config=self.kv_cache_config,

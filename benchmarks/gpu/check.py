@@ -1,0 +1,153 @@
+"""Whether the engine answers on this device as the authors' code did on a CPU."""
+
+import argparse
+import os
+import random
+import subprocess
+import sys
+import time
+import traceback
+import warnings
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+
+import torch
+from parts import Parts, say
+
+ROOT = Path(__file__).resolve().parents[2]
+MODELS = ("tiny-llada", "tiny-dream")
+CUDA = torch.cuda.is_available()
+PARALLEL = CUDA  # the groups share the device, for nothing is timed
+STEPS = 12  # of each policy whose synchronisations are counted
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--quick", action="store_true", help="check: few cases")
+    parser.add_argument("--case-seconds", type=float, default=40, help="check: golden cases, so long for each part")
+
+
+def groups(args: argparse.Namespace) -> dict[str, list[str]]:
+    golden = {f"{dtype}-{model}": ["together", "alone"] for dtype in ("float32", "bfloat16") for model in MODELS}
+    return {"kernels": ["reference"], **golden, "synchronisations": ["where"]}
+
+
+def environment(group: str) -> dict[str, str]:
+    """What a group's process is started with."""
+    if group.startswith("float32"):
+        return {"TRITON_F32_DEFAULT": "ieee"}  # else Triton multiplies float32 in TF32
+    if group == "synchronisations":
+        return {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+    if group == "kernels" and not CUDA:
+        return {"TRITON_INTERPRET": "1"}
+    return {}
+
+
+def run(group: str, args: argparse.Namespace, parts: Parts) -> None:
+    if group == "kernels":
+        parts("reference", kernels)
+    elif group == "synchronisations":
+        synchronisations(args, parts)
+    else:
+        golden(*group.split("-", 1), args, parts)
+
+
+def kernels() -> dict:
+    """The tests of the kernels, on the device if there is one."""
+    file = ROOT / "tests" / "attention_maps" / "interpreted.py"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--noconftest", str(file)]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stdout[-1500:])
+    return {"pytest": done.stdout.strip().splitlines()[-1]}
+
+
+def golden(dtype: str, model: str, args: argparse.Namespace, parts: Parts) -> None:
+    from common import Engine
+    from golden_cases import cases
+
+    arguments: dict = {"dtype": dtype} | args.engine
+    if CUDA:
+        arguments["gpu_memory_utilization"] = 0.1  # several engines share the device
+        if dtype == "float32":
+            arguments["attention_backend"] = "TRITON_ATTN"
+    if model == "tiny-llada":
+        arguments["additional_config"] = {"dllm_hidden_cache": True}
+    every = cases(model)
+    random.Random(0).shuffle(every)
+    every = every[:6] if args.quick else every
+    with closing(Engine(model, args.out / f"trace-{dtype}-{model}.jsonl", **arguments)) as engine:
+        say(f"{dtype}-{model}: the engine is there")
+        parts("together", lambda: compare(engine, every, 16, args.case_seconds, exact=dtype == "float32"))
+        parts("alone", lambda: compare(engine, every, 1, args.case_seconds, exact=dtype == "float32"))
+
+
+def compare(engine, every: list, at_once: int, seconds: float, exact: bool) -> dict:
+    """As many of the cases as there is time for, so many at once: how many are equal.
+
+    `exact`: in all that a golden file shows of the passes, beside the answer's tokens. A difference then is an
+    error of the part, with the first ones named.
+    """
+    begin, policies, differing = time.perf_counter(), {}, []
+    for start in range(0, len(every), at_once):
+        if time.perf_counter() - begin > seconds:
+            break
+        batch = every[start : start + at_once]
+        answers = engine.run([c.prompt for c in batch], [c.params for c in batch])
+        for case, (output, trace) in zip(batch, answers, strict=True):
+            different = case.difference(output.outputs[0].token_ids, trace)
+            if not exact:  # passes may differ where the answer does not
+                different = different if different and "token " in different else None
+            counts = policies.setdefault(case.settings["dllm_cache"], {"cases": 0, "equal": 0})
+            counts["cases"] += 1
+            counts["equal"] += different is None
+            if different is not None:
+                differing.append(different[:300])
+    if exact:
+        say(f"{len(differing)} of {sum(c['cases'] for c in policies.values())} differ")
+    return {"policies": policies, "differing": differing[:12], "ok": not exact or not differing}
+
+
+def synchronisations(args: argparse.Namespace, parts: Parts) -> None:
+    """Where the host waits for the device, as PyTorch reports it, in steps of four requests."""
+    from offline import policy_settings, start, stop, submit
+
+    engine = start(ROOT / "checkpoints" / "tiny-llada", args.engine, dtype="auto", max_num_seqs=4, max_model_len=256)
+    say("synchronisations: the engine is there")
+
+    def where() -> dict:
+        found = {}
+        for policy, settings in policy_settings(tokens=2).items():
+            found[policy] = count(settings)
+        return {"policies": found}
+
+    def count(settings: dict) -> dict:
+        ids = submit(engine, [[5 + i] * 24 for i in range(4)], 64, settings)
+        for _ in range(4):  # a full pass, partial ones; kernels are compiled
+            engine.step()
+        places: Counter = Counter()
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.showwarning = lambda message, *_: places.update([place()] if "synchroniz" in str(message) else [])
+            if CUDA:
+                torch.cuda.set_sync_debug_mode("warn")
+            for _ in range(STEPS):
+                engine.step()
+            if CUDA:
+                torch.cuda.set_sync_debug_mode("default")
+        stop(engine, ids)
+        return {"a_step": {p: n / STEPS for p, n in places.most_common()}}
+
+    parts("where", where)
+
+
+def place() -> str:
+    """The innermost line of ours on the stack, and of vLLM's if that is further in."""
+    frames = [
+        f for f in traceback.extract_stack() if "vllm" in f.filename and os.sep + "gpu" + os.sep not in f.filename
+    ]
+    ours = [f for f in frames if "vllm_dllm" in f.filename]
+    shown = [ours[-1]] if ours else []
+    if frames and frames[-1] not in shown:
+        shown.append(frames[-1])
+    return " > ".join(f"{'/'.join(Path(f.filename).parts[-2:])}:{f.lineno} `{f.line}`" for f in shown) or "elsewhere"
