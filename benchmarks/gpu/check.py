@@ -34,13 +34,15 @@ def groups(args: argparse.Namespace) -> dict[str, list[str]]:
 
 def environment(group: str) -> dict[str, str]:
     """What a group's process is started with."""
-    if group.startswith("float32"):
-        return {"TRITON_F32_DEFAULT": "ieee"}  # else Triton multiplies float32 in TF32
     if group == "synchronisations":
         return {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
-    if group == "kernels" and not CUDA:
-        return {"TRITON_INTERPRET": "1"}
-    return {}
+    if group == "kernels":
+        return {} if CUDA else {"TRITON_INTERPRET": "1"}
+    # this process has asked for CUDA, so that the engine's may not be forked from it
+    found = {"VLLM_WORKER_MULTIPROC_METHOD": "spawn"}
+    if group.startswith("float32"):
+        found["TRITON_F32_DEFAULT"] = "ieee"  # else Triton multiplies float32 in TF32
+    return found
 
 
 def run(group: str, args: argparse.Namespace, parts: Parts) -> None:
