@@ -8,7 +8,7 @@ Why: vLLM's processes end when they are told to. Who is killed, by SIGKILL or by
   in, a rank within those of its engine core: on a busy machine the collection took longer, and complete results were
   followed by "force killing remaining process EngineCore".
 Applied: by engine_config.py, in the process that starts the others.
-Checked on: vLLM 0.32.0.
+Checked on: vLLM 0.32.0; the source of 0.33.0.
 Until: vLLM's processes watch their parents, and end at once.
 """
 
