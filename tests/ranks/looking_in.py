@@ -3,7 +3,7 @@
 import torch
 from communication import CommunicationCounter
 
-from vllm_dllm.worker import layerwise
+from vllm_dllm.probes import drift_worker
 
 
 class LookingIn(CommunicationCounter):
@@ -15,5 +15,5 @@ class LookingIn(CommunicationCounter):
     def disagree(self) -> None:
         """From now on the second rank sees the attention of all tracked tokens drift."""
         if self.rank == 1:
-            similarity = layerwise.similarity
-            layerwise.similarity = lambda *maps: similarity(*maps) - 2
+            similarity = drift_worker.similarity
+            drift_worker.similarity = lambda *maps: similarity(*maps) - 2
