@@ -1,0 +1,143 @@
+"""What a pass costs the host, beside a step of vLLM's own autoregressive engine of the same size, in one run.
+
+    python benchmarks/host.py --model checkpoints/tiny-llada
+    python benchmarks/host.py --random 200M --policies dual,entropy --concurrency 64
+
+Everything runs in one thread of one process: front end, scheduler, worker, read-out. What is measured is that thread's
+processor time outside the model's layers and its output head, for each request and pass (for vLLM's engine: request
+and step), so that other load on the machine counts little. The engines take turns; a number is the median over the
+rounds. Prints a Markdown table:
+
+    us          microseconds for each request and pass (or step)
+    of vLLM's   that of vLLM's engine at the same concurrency
+    tokens      response tokens a pass
+    a token     the same for each token
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # read when vLLM is imported
+
+from pass_cost import engine, llama_folder  # noqa: E402
+from random_model import parameter_count, random_model  # noqa: E402
+from vllm import LLM, SamplingParams  # noqa: E402
+
+from vllm_dllm.caching.registry import POLICIES  # noqa: E402
+from vllm_dllm.worker.layerwise import LayerwiseForward  # noqa: E402
+
+PROMPT, RESPONSE = 64, 128
+
+
+class Clock:
+    """Processor time of this thread, and how much of it was spent in the functions that it watches."""
+
+    def __init__(self) -> None:
+        self.inside = 0.0
+        self.requests = 0  # request-passes
+        self._depth = 0
+
+    def watch(self, owner, name: str) -> None:
+        function = getattr(owner, name)
+
+        def watched(*args, **kwargs):
+            self._depth += 1
+            begin = time.thread_time()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self._depth -= 1
+                if not self._depth:
+                    self.inside += time.thread_time() - begin
+
+        setattr(owner, name, watched)
+
+    def count(self, runner) -> None:
+        execute: Callable = runner.execute_model
+
+        def counted(scheduler_output, *args, **kwargs):
+            self.requests += len(scheduler_output.num_scheduled_tokens)
+            return execute(scheduler_output, *args, **kwargs)
+
+        runner.execute_model = counted
+
+
+def clock_of(llm: LLM) -> Clock:
+    clock = Clock()
+    worker = llm.llm_engine.model_executor.driver_worker.worker
+    model = worker.get_model()
+    clock.watch(model, "forward")
+    clock.watch(model, "compute_logits")
+    clock.count(worker.model_runner)
+    return clock
+
+
+def measure(llm: LLM, clock: Clock, requests: int, params: SamplingParams) -> tuple[float, int]:
+    """Seconds outside the forward for each request and pass, and the request-passes there were."""
+    core = llm.llm_engine
+    for i in range(requests):
+        core.add_request(str(i), {"prompt_token_ids": [7 + i % 64] * PROMPT}, params)
+    core.step()  # the first step of vLLM's engine is a prefill, and ours a full pass
+    clock.inside, clock.requests = 0.0, 0
+    begin = time.thread_time()
+    while core.has_unfinished_requests():
+        core.step()
+    return (time.thread_time() - begin - clock.inside) / clock.requests, clock.requests
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--model", type=Path, help="folder of a LLaDA checkpoint")
+    model.add_argument("--random", type=parameter_count, metavar="SIZE", help="random weights: 200M")
+    parser.add_argument("--policies", default="none,dual,entropy,elastic,d2", help="with commas")
+    parser.add_argument("--concurrency", default="1,16,64", help="requests in flight, with commas")
+    parser.add_argument("--tokens", type=int, default=4, help="tokens a pass")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
+    llada = random_model(args.random) if args.random else args.model
+    levels = [int(level) for level in args.concurrency.split(",")]
+    one_process = {"distributed_executor_backend": "uni"}
+    with tempfile.TemporaryDirectory() as folder:
+        plain = engine(llama_folder(llada, Path(folder)), args, max(levels), load_format="dummy", **one_process)
+        ours = engine(llada, args, max(levels), additional_config={"dllm_hidden_cache": True}, **one_process)
+    clocks = {id(llm): clock_of(llm) for llm in (plain, ours)}
+    # policies that look into the attention run the layers one by one, without the model's own forward
+    clocks[id(ours)].watch(LayerwiseForward, "__call__")
+    common = {"temperature": 0, "max_tokens": RESPONSE, "ignore_eos": True, "detokenize": False}
+    rows: list[tuple[str, LLM, SamplingParams]] = [("vLLM's engine", plain, SamplingParams(**common))]
+    for name in args.policies.split(","):
+        settings = POLICIES[name].example | {"dllm_cache": name, "dllm_tokens_per_step": args.tokens}
+        rows.append((f"`{name}`", ours, SamplingParams(**common, extra_args=settings)))
+    found: dict[tuple[str, int], list[tuple[float, int]]] = {}
+    for round_ in range(args.rounds + 1):  # the first warms up
+        for level in levels:
+            for name, llm, params in rows:
+                one = measure(llm, clocks[id(llm)], level, params)
+                if round_:
+                    found.setdefault((name, level), []).append(one)
+    print("| | concurrency | us | of vLLM's | tokens | a token |\n| --- | ---: | ---: | ---: | ---: | ---: |")
+    for level in levels:
+        base = statistics.median(seconds for seconds, _ in found[rows[0][0], level])
+        for name, _, _ in rows:
+            seconds = statistics.median(s for s, _ in found[name, level])
+            tokens = 1.0 if name == rows[0][0] else float(args.tokens)
+            print(
+                f"| {name} | {level} | {seconds * 1e6:.0f} | {seconds / base:.2f} | {tokens:.0f} "
+                f"| {seconds / base / tokens:.2f} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
