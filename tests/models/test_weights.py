@@ -56,7 +56,8 @@ def test_bundled_checkpoint(model):
 def test_half_precision(base, dtype, tolerance, tmp_path):
     checkpoint = Checkpoint(base)
     loaded = Loaded(checkpoint.save(tmp_path), dtype=dtype)
-    assert all(p.dtype == getattr(torch, dtype) for p in loaded.model.parameters())
+    # a bias apart, which vLLM keeps in float32 where the CPU has AMX
+    assert all(p.dtype == getattr(torch, dtype) for n, p in loaded.model.named_parameters() if not n.endswith(".bias"))
     error = (loaded.log_probs(IDS) - checkpoint.forward(IDS)).abs()
     assert error.max() < tolerance
 
