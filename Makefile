@@ -26,7 +26,7 @@ serve: $(INSTALLED)
 	@$(BIN)/python tools/serve.py $(MODEL) --dllm-cache $(CACHE) --port $(PORT) $(ARGS)
 
 unit: $(INSTALLED)
-	@$(BIN)/python -m pytest tests/unit tests/caching tests/attention_maps $(ARGS)
+	@$(BIN)/python -m pytest tests/unit tests/caching tests/attention_maps tests/kernels $(ARGS)
 
 test: check
 	@$(BIN)/python -m pytest tests $(ARGS)

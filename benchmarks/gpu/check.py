@@ -56,8 +56,11 @@ def run(group: str, args: argparse.Namespace, parts: Parts) -> None:
 
 def kernels() -> dict:
     """The tests of the kernels, on the device if there is one."""
-    file = ROOT / "tests" / "attention_maps" / "interpreted.py"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--noconftest", str(file)]
+    files = [
+        ROOT / "tests" / "attention_maps" / "interpreted.py",
+        *(ROOT / "tests" / "kernels").glob("interpreted_*.py"),
+    ]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--noconftest", *map(str, files)]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         raise RuntimeError(done.stdout[-1500:])

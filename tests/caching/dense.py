@@ -90,6 +90,6 @@ def run(name: str, decoding: Decoding, stop_at_eos: bool = False, bar=lambda log
         assert (planned.queries[planned.places] == planned.reads + traits.row_shift).all(), "a row is not computed"
         count = len(planned.reads)
         bar(logits, planned.reads)
-        seen = reader.read(logits, np.asarray([0, count]), [planned.readout])
+        seen = reader.read(logits.__getitem__, np.asarray([0, count]), [planned.readout])
         decoding.finish(planned, seen.of_request(0, 0, count, planned.reads))
         decoding.pages.check_integrity()

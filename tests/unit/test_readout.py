@@ -6,7 +6,8 @@ import torch
 from decoding_helpers import MASK
 
 from vllm_dllm.messages import Readout
-from vllm_dllm.worker.readout import CHUNK, Reader, keep_top
+from vllm_dllm.worker.host_copy import HostCopy
+from vllm_dllm.worker.readout import CHUNK, LINES, Reader, keep_top
 
 GUMBEL, CATEGORICAL = Reader("gumbel", MASK), Reader("categorical", MASK)
 BOTH = pytest.mark.parametrize("reader", [GUMBEL, CATEGORICAL], ids=["gumbel", "categorical"])
@@ -17,7 +18,7 @@ def random_logits(rows: int, vocabulary: int = 20, seed: int = 0) -> torch.Tenso
 
 
 def read_one(reader: Reader, logits: torch.Tensor, readout: Readout):
-    return reader.read(logits.clone(), np.asarray([0, len(logits)]), [readout])
+    return reader.read(logits.clone().__getitem__, np.asarray([0, len(logits)]), [readout])
 
 
 def softmax(logits: torch.Tensor) -> np.ndarray:
@@ -51,7 +52,7 @@ def test_what_nobody_asked_for_is_not_read():
 def test_confidence_in_float64_of_those_who_ask():
     logits = random_logits(6)
     logits[:, 3] += 25  # so sure that float32 cannot tell the rows apart
-    seen = GUMBEL.read(logits.clone(), np.asarray([0, 2, 6]), [Readout(), Readout(confidence64=True)])
+    seen = GUMBEL.read(logits.clone().__getitem__, np.asarray([0, 2, 6]), [Readout(), Readout(confidence64=True)])
     want = softmax(logits)[:, 3]
     assert seen.confidence64.dtype == np.float64 and len(set(want[2:])) == 4 > len(set(seen.confidence[2:]))
     assert seen.confidence64[2:].tolist() == want[2:].tolist()
@@ -201,7 +202,7 @@ def test_a_draw_depends_on_nothing_else_in_the_batch(reader):
         logits = torch.cat((random_logits(before, seed=2), own, random_logits(after, seed=3)))
         starts = np.cumsum([0, before, len(own), after])
         readouts = [Readout(0.7, seed=9), readout, Readout()]
-        seen = reader.read(logits, starts, readouts)
+        seen = reader.read(logits.__getitem__, starts, readouts)
         part = seen.of_request(1, starts[1], starts[2], np.arange(len(own)))
         assert (part.tokens == alone.tokens).all()
         np.testing.assert_allclose(part.confidence, alone.confidence, rtol=1e-6)
@@ -241,7 +242,7 @@ def test_each_request_is_read_as_it_asks(reader):
     sizes = [3, 1, 4, 70, 5, 2, 6, 1]
     starts = np.cumsum([0, *sizes])
     logits = random_logits(int(starts[-1]), seed=8)
-    seen = reader.read(logits.clone(), starts, readouts)
+    seen = reader.read(logits.clone().__getitem__, starts, readouts)
     assert set(seen.logprobs) == {6}
     for i, readout in enumerate(readouts):
         part = slice(starts[i], starts[i + 1])
@@ -274,3 +275,82 @@ def test_logprobs(reader, count):
     for row, token, rank in zip(want, tokens, ranks, strict=True):
         assert rank == 1 + (row > row[token]).sum()
     assert ranks[2] > 1, "the mask token is the most likely one, and is not chosen"
+
+
+# ---- lines that are no numbers ----
+
+
+@BOTH
+def test_lines_without_a_finite_best_token_are_named(reader):
+    logits = random_logits(9).bfloat16()
+    logits[1, 5], logits[3, 5], logits[4], logits[6, MASK] = torch.nan, torch.inf, -torch.inf, torch.nan
+    logits[7], logits[7, MASK] = -torch.inf, 2.0
+    logits[8], logits[8, 3] = -torch.inf, -5.0
+    starts, readouts = np.asarray([0, 4, 9]), [Readout(1.0, seed=2, logprobs=1), Readout(margin=True, entropy=True)]
+    seen = reader.read(logits.clone().__getitem__, starts, readouts)
+    assert seen.broken.tolist() == [1, 3, 4, 6, 7]
+    assert np.isfinite(seen.confidence).all() and np.isfinite(seen.entropy).all()
+    assert seen.tokens[8] == 3 and seen.confidence[8] == 1
+
+
+# ---- more lines than are read at once ----
+
+
+@BOTH
+def test_lines_are_read_in_pieces_and_draw_the_same(reader):
+    sizes = [30, LINES - 10, 1, 3 * LINES + 7, 65]
+    readouts = [
+        Readout(),
+        Readout(1.0, seed=3),
+        Readout(entropy=True, confidence64=True),
+        Readout(1.0, seed=4, logprobs=1, margin=True),
+        Readout(),
+    ]
+    starts = np.cumsum([0, *sizes])
+    logits = random_logits(int(starts[-1]), seed=9)
+    logits[2 * LINES, 0] = torch.nan
+    asked = []
+
+    def head(lines: slice) -> torch.Tensor:
+        asked.append(lines)
+        return logits[lines].clone()
+
+    seen = reader.read(head, starts, readouts)
+    assert [s.start for s in asked] == [0, *(s.stop for s in asked[:-1])] and asked[-1].stop == len(logits)
+    assert max(s.stop - s.start for s in asked) <= LINES and len(asked) <= 6
+    assert seen.broken.tolist() == [2 * LINES]
+    for i, readout in enumerate(readouts):
+        part = slice(starts[i], starts[i + 1])
+        own = reader.read(logits[part].clone().__getitem__, np.asarray([0, sizes[i]]), [readout])
+        assert (seen.tokens[part] == own.tokens).all()
+        np.testing.assert_allclose(seen.confidence[part], own.confidence, rtol=1e-6)
+        if readout.confidence64:
+            assert seen.confidence64[part].tolist() == own.confidence64.tolist()
+        if readout.logprobs:
+            for a, b in zip(seen.logprobs[i], own.logprobs[0], strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+def test_a_rank_without_logits_reads_nothing():
+    asked = []
+    assert GUMBEL.read(asked.append, np.asarray([0, LINES + 1]), [Readout()]) is None
+    assert len(asked) == 2, "the head's other ranks wait for it"
+
+
+# ---- to the host ----
+
+
+def test_one_copy_holds_tensors_of_all_kinds():
+    generator = torch.Generator().manual_seed(1)
+    tensors = [
+        torch.arange(15, dtype=torch.int32).view(5, 3),
+        torch.rand(7, generator=generator, dtype=torch.float64),
+        torch.tensor([True, False, True]),
+        torch.rand(4, 6, generator=generator)[:, ::2],
+        torch.empty(0, 4),
+        torch.arange(3),
+    ]
+    for kept in (tensors, tensors[:1], tensors[2:]):
+        for tensor, array in zip(kept, HostCopy(kept).arrays(), strict=True):
+            assert array.dtype == tensor.numpy().dtype and array.flags.aligned
+            np.testing.assert_array_equal(array, tensor.numpy())

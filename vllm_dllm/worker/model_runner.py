@@ -24,11 +24,11 @@ from vllm.v1.worker.gpu.attn_utils import (
 )
 from vllm.v1.worker.utils import clear_layer_kv_caches
 
-from vllm_dllm.messages import Batch, Readout
+from vllm_dllm.messages import Batch, Readout, StepObservation
 from vllm_dllm.models import family_of
 from vllm_dllm.vllm_messages import HIDDEN_CACHE, DllmModelRunnerOutput, DllmSchedulerOutput
 from vllm_dllm.worker.layerwise import LayerwiseForward
-from vllm_dllm.worker.readout import Reader
+from vllm_dllm.worker.readout import CHUNK, LINES, Reader
 
 
 class DllmModelRunner:
@@ -43,7 +43,7 @@ class DllmModelRunner:
         self.max_tokens = vllm_config.scheduler_config.max_num_batched_tokens
         self.kv_caches: dict[str, Any] = {}
         model = vllm_config.model_config
-        self.reader = Reader(family_of(model).sampler, model.hf_config.mask_token_id)
+        self.reader = Reader(family_of(model).sampler, model.hf_config.mask_token_id, device)
 
     # ---- what vLLM's worker asks of a runner ----
 
@@ -125,12 +125,14 @@ class DllmModelRunner:
 
     @torch.inference_mode()
     def profile_run(self, randomize_inputs: bool = False) -> None:
-        """The largest step there can be, without a KV cache, so that vLLM sees the memory it takes."""
-        hidden = self._dummy_run(self.max_tokens)
-        logits = self.model.compute_logits(hidden)
-        if logits is not None:
-            readout = Readout(margin=True, entropy=True)
-            self.reader.read(logits, np.asarray([0, len(logits)]), [readout])
+        """The largest step there can be, without a KV cache, so that vLLM sees the memory it takes.
+
+        As many rows are read as a step reads at once, the first chunk of them drawn, which takes most.
+        """
+        rows = self._dummy_run(self.max_tokens)[:LINES]
+        draws = Readout(temperature=1.0, top_p=0.9, margin=True, entropy=True, confidence64=True)
+        readouts = [draws, Readout(margin=True, entropy=True)]
+        self._read(rows, np.asarray([0, min(CHUNK, len(rows)), len(rows)]), readouts)
 
     warming_up_model = profile_run  # what vLLM's CPU worker calls it
 
@@ -198,12 +200,15 @@ class DllmModelRunner:
             positions = self._to_device(batch.positions.astype(np.int64))
             with self._forward_context(batch):
                 hidden = self.model(self._to_device(batch.token_ids), positions)
-        logits = self.model.compute_logits(hidden[self._to_device(places)])
         output = DllmModelRunnerOutput(req_ids=req_ids, req_id_to_index={r: i for i, r in enumerate(req_ids)})
-        if logits is not None:  # tensor parallelism: the first rank has them
-            output.observation = self.reader.read(logits, batch.read_starts, batch.readouts)
+        output.observation = self._read(hidden[self._to_device(places)], batch.read_starts, batch.readouts)
+        if output.observation is not None:  # tensor parallelism: the first rank has it
             output.observation.signals, output.observation.layer_tokens = signals, layer_tokens
         return output
+
+    def _read(self, rows: torch.Tensor, read_starts: np.ndarray, readouts: list[Readout]) -> StepObservation | None:
+        """Hidden states [N, hidden size] through the output head, as many at once as there is room for their logits."""
+        return self.reader.read(lambda lines: self.model.compute_logits(rows[lines]), read_starts, readouts)
 
     def _forward_context(self, batch: Batch) -> AbstractContextManager:
         """vLLM's context for a forward at the batch's query positions."""

@@ -1,11 +1,18 @@
-"""From logits to tokens, confidences and the signals a pass was asked for. Stays on the device."""
+"""From logits to tokens, confidences and the signals a pass was asked for. They leave the device in one copy."""
+
+from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import torch
+from vllm.triton_utils import HAS_TRITON
 
 from vllm_dllm.messages import Readout, StepObservation
+from vllm_dllm.worker.host_copy import HostCopy
 
-CHUNK = 64  # lines that are sampled at once: float64 noise for a large vocabulary takes room
+LINES = 1024  # that go through the output head and are read at once: logits of a large vocabulary take room
+CHUNK = 64  # lines that are sampled at once: float64 noise takes four times as much
+Group = tuple[int, int, int, Readout]  # lines [start, stop) that are read alike, the first request of which they are
 
 
 class Reader:
@@ -13,45 +20,54 @@ class Reader:
 
     `sampler` says how the model's authors draw tokens at a temperature: `gumbel` (LLaDA) or
     `categorical` (Dream). `mask_id` is never chosen: a position unmasked to the mask token would stay
-    masked.
+    masked. On a `device` that runs Triton, readout_kernel.py reads the most likely tokens.
     """
 
-    def __init__(self, sampler: str, mask_id: int):
+    def __init__(self, sampler: str, mask_id: int, device: torch.device | str = "cpu"):
         self.sample = {"gumbel": sample_gumbel, "categorical": sample_categorical}[sampler]
         self.mask_id = mask_id
+        self.kernel = _kernel(torch.device(device))
 
-    def read(self, logits: torch.Tensor, read_starts: np.ndarray, readouts: list[Readout]) -> StepObservation:
-        """`logits`: [N, vocabulary], overwritten; request i has lines read_starts[i] to read_starts[i + 1]."""
-        logits = logits.float()
-        broken = self._set_aside(logits)
-        parts = _groups(read_starts, readouts)
-        tokens = logits.new_empty(len(logits), dtype=torch.int64)
-        values = logits.new_zeros(3, len(logits))  # confidence, margin, entropy
-        doubles = logits.new_zeros(len(logits), dtype=torch.float64) if any(r.confidence64 for r in readouts) else None
-        logprobs: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
-        for start, stop, first, readout in parts:
-            for low in range(start, stop, CHUNK):
-                lines = slice(low, min(low + CHUNK, stop))
-                self._read_lines(logits[lines], low - start, readout, tokens[lines], values[:, lines])
-                if readout.confidence64:
-                    assert doubles is not None
-                    probs = torch.softmax(logits[lines].double(), -1)
-                    doubles[lines] = probs.gather(-1, tokens[lines, None])[:, 0]
-            if readout.logprobs is not None:
-                logprobs[first] = top_logprobs(logits[start:stop], tokens[start:stop], readout.logprobs)
-        wants_margin = any(r.margin for r in readouts)
-        wants_entropy = any(r.entropy for r in readouts)
-        tokens_host, values_host = tokens.to(torch.int32).cpu().numpy(), values.cpu().numpy()
-        return StepObservation(
-            tokens=tokens_host,
-            confidence=values_host[0],
-            margin=values_host[1] if wants_margin else None,
-            entropy=values_host[2] if wants_entropy else None,
-            confidence64=None if doubles is None else doubles.cpu().numpy(),
-            logprobs={i: tuple(t.cpu().numpy() for t in part) for i, part in logprobs.items()},
-            broken=_places(broken),
-            vocab_size=logits.shape[-1],
-        )
+    def read(
+        self, head: Callable[[slice], torch.Tensor | None], read_starts: np.ndarray, readouts: list[Readout]
+    ) -> StepObservation | None:
+        """`head` gives the logits of some of the lines, which may be overwritten; it is asked for a piece at a time.
+
+        Request i has lines read_starts[i] to read_starts[i + 1]. None where the head gives nothing (tensor-parallel
+        ranks other than the first).
+        """
+        groups = _groups(read_starts, readouts)
+        result = None
+        for start, stop in pairwise(_cuts(groups, int(read_starts[-1]))):
+            logits = head(slice(start, stop))
+            if logits is not None:
+                result = result or _Result(int(read_starts[-1]), logits, readouts)
+                self._read_piece(logits, start, groups, result)
+        return None if result is None else result.observation(readouts)
+
+    def _read_piece(self, logits: torch.Tensor, first_line: int, groups: list[Group], result: "_Result") -> None:
+        """The logits are those from `first_line` on, in any float dtype: only chunks of them become float32."""
+        stop_line = first_line + len(logits)
+        packed = result.packed[:, first_line:stop_line]
+        if self.kernel is not None:
+            self.kernel(logits, self.mask_id, packed)
+        else:
+            packed[4] = self._set_aside(logits)
+        for start, stop, first, readout in groups:
+            if self.kernel is not None and _greedy(readout):
+                continue
+            for low in range(max(start, first_line), min(stop, stop_line), CHUNK):
+                lines = slice(low - first_line, min(low + CHUNK, stop, stop_line) - first_line)
+                chunk, tokens, values = logits[lines].float(), packed[0, lines], packed[1:4, lines].view(torch.float32)
+                if self.kernel is not None:
+                    chunk.masked_fill_((packed[4, lines] != 0)[:, None], 0)
+                if self.kernel is None or readout.temperature > 0:
+                    self._read_lines(chunk, low - start, readout, tokens, values)
+                if result.doubles is not None and readout.confidence64:
+                    probs = torch.softmax(chunk.double(), -1)
+                    result.doubles[low : low + len(chunk)] = probs.gather(-1, tokens[:, None].long())[:, 0]
+                if readout.logprobs is not None:
+                    result.logprobs.setdefault(first, []).append(top_logprobs(chunk, tokens.long(), readout.logprobs))
 
     def _set_aside(self, logits: torch.Tensor) -> torch.Tensor:
         """Which lines have no finite best token (NaN, an infinity, nothing but the mask token): a boolean for each.
@@ -85,14 +101,72 @@ class Reader:
             values[2] = -(probs * torch.log(probs + 1e-10)).sum(-1)
 
 
-def _places(flags: torch.Tensor) -> np.ndarray | None:
-    found = np.flatnonzero(flags.cpu().numpy())
+class _Result:
+    """What is read of N lines, on the device.
+
+    packed     int32 [5, N]: token, then the bits of confidence, margin and entropy in float32, and whether the line is
+               broken (see `_set_aside`). Margin and entropy are zeros where nobody wants them.
+    doubles    float64 [N], if somebody wants confidences in it
+    logprobs   of the requests that want them, by their place: `top_logprobs` of some lines each
+    """
+
+    def __init__(self, count: int, logits: torch.Tensor, readouts: list[Readout]):
+        self.packed = logits.new_zeros((5, count), dtype=torch.int32)
+        self.doubles = logits.new_zeros(count, dtype=torch.float64) if any(r.confidence64 for r in readouts) else None
+        self.logprobs: dict[int, list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]] = {}
+        self.vocab_size = logits.shape[-1]
+
+    def observation(self, readouts: list[Readout]) -> StepObservation:
+        tensors = [self.packed] if self.doubles is None else [self.packed, self.doubles]
+        for parts in self.logprobs.values():
+            tensors += [torch.cat(part) for part in zip(*parts, strict=True)]
+        arrays = iter(HostCopy(tensors).arrays())
+        packed = next(arrays)
+        values = packed[1:4].view(np.float32)
+        return StepObservation(
+            tokens=packed[0],
+            confidence=values[0],
+            margin=values[1] if any(r.margin for r in readouts) else None,
+            entropy=values[2] if any(r.entropy for r in readouts) else None,
+            confidence64=None if self.doubles is None else next(arrays),
+            logprobs={i: (next(arrays), next(arrays), next(arrays)) for i in self.logprobs},
+            broken=_places(packed[4]),
+            vocab_size=self.vocab_size,
+        )
+
+
+def _kernel(device: torch.device) -> Callable[[torch.Tensor, int, torch.Tensor], None] | None:
+    if device.type == "cpu" or not HAS_TRITON:
+        return None
+    from vllm_dllm.worker.readout_kernel import read_greedily
+
+    return read_greedily
+
+
+def _greedy(readout: Readout) -> bool:
+    """Whether the kernel reads all that is wanted."""
+    return readout.temperature == 0 and not readout.confidence64 and readout.logprobs is None
+
+
+def _cuts(groups: list[Group], count: int) -> list[int]:
+    """Where the lines are cut into pieces of at most LINES: not in the middle of a chunk, whose draws are one."""
+    cuts = [0]
+    if count > LINES:
+        for start, stop, *_ in groups:
+            for low in range(start, stop, CHUNK):
+                if min(low + CHUNK, stop) - cuts[-1] > LINES:
+                    cuts.append(low)
+    return [*cuts, count]
+
+
+def _places(flags: np.ndarray) -> np.ndarray | None:
+    found = np.flatnonzero(flags)
     return found if len(found) else None
 
 
-def _groups(read_starts: np.ndarray, readouts: list[Readout]) -> list[tuple[int, int, int, Readout]]:
-    """(start, stop, first request, readout): neighbours that read the same greedily are read at once."""
-    groups: list[tuple[int, int, int, Readout]] = []
+def _groups(read_starts: np.ndarray, readouts: list[Readout]) -> list[Group]:
+    """Neighbours that read the same greedily are read at once."""
+    groups: list[Group] = []
     for i, readout in enumerate(readouts):
         start, stop = int(read_starts[i]), int(read_starts[i + 1])
         alone = readout.temperature > 0 or readout.logprobs is not None
@@ -143,7 +217,10 @@ def sample_categorical(
     """Dream: the tempered, top-p and top-k filtered distribution; confidence from the same."""
     kept = keep_top(without(logits, mask_id) / readout.temperature, readout.top_k, readout.top_p)
     probs = torch.softmax(kept, -1)
-    return torch.multinomial(probs, 1, generator=_generator(readout, skip, logits.device))[:, 0], probs
+    # as torch.multinomial draws, which waits for the device to check its arguments. The bound is the least that CUDA
+    # draws: none is zero
+    noise = torch.empty_like(probs).exponential_(generator=_generator(readout, skip, logits.device))
+    return (probs / noise.clamp_min_(2**-24)).argmax(-1), probs
 
 
 def top_logprobs(

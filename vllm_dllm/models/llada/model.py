@@ -8,13 +8,17 @@ from torch import nn
 from vllm.model_executor.layers.rotary_embedding import get_rope
 from vllm.model_executor.models.llama import LlamaAttention, LlamaDecoderLayer
 from vllm.model_executor.models.utils import WeightsMapper
+from vllm.triton_utils import HAS_TRITON
 
 from vllm_dllm.models.llada.names import NAMES
 from vllm_dllm.models.llama import BidirectionalLlama
 
 
 class FullPrecisionRope(nn.Module):
-    """Rotary embedding of query and key in float32, whatever their dtype (`rope_full_precision`)."""
+    """Rotary embedding of query and key in float32, whatever their dtype (`rope_full_precision`).
+
+    On a GPU in place, as vLLM's own is there.
+    """
 
     def __init__(self, rope: nn.Module):
         super().__init__()
@@ -23,6 +27,11 @@ class FullPrecisionRope(nn.Module):
     def forward(
         self, positions: torch.Tensor, query: torch.Tensor, key: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        if not query.is_cpu and HAS_TRITON:
+            from vllm_dllm.models.llada.rope_kernel import rotate
+
+            rotate(positions, query, key, self.rope.cos_sin_cache, self.rope.head_size)
+            return query, key
         q, k = self.rope(positions, query.float(), key.float())
         return q.to(query.dtype), k.to(key.dtype)
 
