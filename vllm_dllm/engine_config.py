@@ -5,7 +5,7 @@ import json
 import os
 from typing import Any
 
-from vllm.config import ParallelConfig, VllmConfig
+from vllm.config import CompilationMode, CUDAGraphMode, ParallelConfig, VllmConfig
 from vllm.logger import init_logger
 from vllm.model_executor.models.config import VerifyAndUpdateConfig
 from vllm.platforms import current_platform
@@ -102,7 +102,32 @@ def set_engine(config: VllmConfig) -> None:
         cache.block_size = PAGE_SIZE
         cache.user_specified_block_size = True  # or the platform puts its own default in
     config.attention_config.use_non_causal = True  # some GPUs' first choice of attention backend is for causal models
-    model.enforce_eager = True
+    set_graphs(config)
+
+
+def set_graphs(config: VllmConfig) -> None:
+    """On a GPU: whole passes as CUDA graphs, unless the user says eager. No torch.compile: the kernels are eager's.
+
+    Beyond 512 tokens the GPU's own time hides the launches, and the padding would cost more than they save.
+    """
+    model, compilation = config.model_config, config.compilation_config
+    compilation.mode = CompilationMode.NONE
+    if not current_platform.is_cuda_alike() or compilation.cudagraph_mode == CUDAGraphMode.NONE:
+        model.enforce_eager = True
+    if model.enforce_eager:
+        return
+    compilation.cudagraph_mode = CUDAGraphMode.FULL
+    if compilation.cudagraph_capture_sizes is None:
+        most = min(compilation.max_cudagraph_capture_size or 512, config.scheduler_config.max_num_batched_tokens)
+        compilation.cudagraph_capture_sizes = graph_sizes(most)
+        compilation.max_cudagraph_capture_size = most
+
+
+def graph_sizes(most: int) -> list[int]:
+    """Numbers of tokens to capture graphs for, up to `most`; beyond 64 less than a quarter of them is padding."""
+    steps = [(8, 64, 8), (64, 128, 16), (128, 256, 32), (256, 512, 64), (512, most, 512)]
+    sizes = [1, 2, 4, *(size for start, stop, step in steps for size in range(start, stop, step))]
+    return [size for size in sizes if size < most] + [most]
 
 
 def set_executor(config: VllmConfig) -> None:

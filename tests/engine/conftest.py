@@ -8,6 +8,8 @@ import torch
 from common import Engine
 from plain import Plain
 
+GRAPHS = {"worker_extension_cls": "graph_stand_in.WithGraphs"}  # which tests switch on and off
+
 torch.set_num_threads(1)  # the matrices are tiny: more threads only wait for each other
 
 
@@ -24,13 +26,14 @@ def plain_dream() -> Plain:
 @pytest.fixture(scope="package")
 def llada(tmp_path_factory) -> Iterator[Engine]:
     hidden = {"dllm_hidden_cache": True}  # so that requests may choose elastic
-    with closing(Engine("tiny-llada", tmp_path_factory.mktemp("llada") / "trace.jsonl", additional_config=hidden)) as e:
-        yield e
+    trace = tmp_path_factory.mktemp("llada") / "trace.jsonl"
+    with closing(Engine("tiny-llada", trace, additional_config=hidden, **GRAPHS)) as engine:
+        yield engine
 
 
 @pytest.fixture(scope="package")
 def dream(tmp_path_factory) -> Iterator[Engine]:
-    with closing(Engine("tiny-dream", tmp_path_factory.mktemp("dream") / "trace.jsonl")) as engine:
+    with closing(Engine("tiny-dream", tmp_path_factory.mktemp("dream") / "trace.jsonl", **GRAPHS)) as engine:
         yield engine
 
 

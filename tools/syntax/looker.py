@@ -14,10 +14,10 @@ THEIRS = "vllm"
 # What vLLM's worker asks of its model runner and ours does without, because it is never reached:
 DONE_WITHOUT = {
     # LoRA, pooling and drafts are refused
-    *("add_lora", "remove_lora", "pin_lora", "list_loras", "maybe_remove_all_loras", "lora_config"),
+    *("add_lora", "remove_lora", "pin_lora", "list_loras"),
     *("is_pooling_model", "pool", "_dummy_pooler_run", "take_draft_token_ids"),
-    # graphs and vLLM's own warm-up, which DllmWorker leaves out; a step that is sampled later; pages set to zero
-    *("capture_model", "profile_cudagraph_memory", "_dummy_sampler_run", "sample_tokens", "_init_kv_zero_meta"),
+    # vLLM's own warm-up, which DllmWorker leaves out; a step that is sampled later; pages set to zero
+    *("_dummy_sampler_run", "sample_tokens", "_init_kv_zero_meta"),
 }
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from vllm.model_executor.model_loader import get_model_loader
 from vllm.model_executor.model_loader.reload.inplace import reload_weights
 from vllm.model_executor.offloader import create_offloader, get_offloader, set_offloader
 from vllm.utils.mem_utils import DeviceMemoryProfiler
+from vllm.utils.torch_utils import async_tensor_h2d
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.kv_cache_interface import KVCacheConfig, KVCacheSpec
 from vllm.v1.outputs import EMPTY_MODEL_RUNNER_OUTPUT, ModelRunnerOutput
@@ -22,11 +24,15 @@ from vllm.v1.worker.gpu.attn_utils import (
     init_attn_backend,
     init_kv_cache,
 )
+from vllm.v1.worker.gpu.cudagraph_utils import CudaGraphManager, profile_cudagraph_memory
 from vllm.v1.worker.utils import clear_layer_kv_caches
+from vllm.v1.worker.workspace import lock_workspace
 
 from vllm_dllm.messages import Batch, Readout, StepObservation
 from vllm_dllm.models import family_of
 from vllm_dllm.vllm_messages import HIDDEN_CACHE, DllmModelRunnerOutput, DllmSchedulerOutput
+from vllm_dllm.worker.buffers import Inputs, Shape, StepBuffers
+from vllm_dllm.worker.graphs import Forward, Graphs, graph_mode
 from vllm_dllm.worker.layerwise import LayerwiseForward
 from vllm_dllm.worker.readout import CHUNK, LINES, Reader
 
@@ -39,8 +45,11 @@ class DllmModelRunner:
 
     def __init__(self, vllm_config: VllmConfig, device: torch.device):
         self.vllm_config = vllm_config
+        self.compilation_config = vllm_config.compilation_config
+        self.cache_config = vllm_config.cache_config
         self.device = device
         self.max_tokens = vllm_config.scheduler_config.max_num_batched_tokens
+        self.max_num_reqs = vllm_config.scheduler_config.max_num_seqs
         self.kv_caches: dict[str, Any] = {}
         model = vllm_config.model_config
         self.reader = Reader(family_of(model).sampler, model.hf_config.mask_token_id, device)
@@ -96,7 +105,7 @@ class DllmModelRunner:
     ) -> None:
         config = self.vllm_config
         self.kv_cache_config = kv_cache_config
-        self.attn_groups, _, kernel_block_sizes = init_attn_backend(kv_cache_config, config, self.device)
+        self.attn_groups, graph_support, kernel_block_sizes = init_attn_backend(kv_cache_config, config, self.device)
         (group,) = kv_cache_config.kv_cache_groups  # every layer attends alike
         self.page_size = group.kv_cache_spec.block_size
         if kernel_block_sizes != [self.page_size]:
@@ -104,8 +113,15 @@ class DllmModelRunner:
                 f"block_size={self.page_size} is not allowed: the attention backend reads pages of "
                 f"{kernel_block_sizes[0]} tokens; set --block-size {kernel_block_sizes[0]}"
             )
+        longest = config.model_config.max_model_len
+        pages = -(-longest // self.page_size)
+        most = Shape(self.max_tokens, self.max_num_reqs, pages)
+        self.buffers = StepBuffers(most, self.page_size, longest, self.device)
+        mode = graph_mode(config, graph_support)
+        self.cudagraph_manager = CudaGraphManager(config, self.device, mode, decode_query_len=1)
+        self.graphs = Graphs(self.cudagraph_manager, self.buffers, pages, self._prepare)
         self.hidden_cache = None
-        if self._keeps_hidden:
+        if self._keeps_hidden and not is_profiling:
             self.hidden_cache = torch.zeros(
                 (self._num_layers, kv_cache_config.num_blocks * self.page_size, self._hidden_size),
                 dtype=config.model_config.dtype,
@@ -119,9 +135,10 @@ class DllmModelRunner:
             config,
             kv_cache_allocation_context=kv_cache_allocation_context,
         )
-        self.layerwise = LayerwiseForward(
-            self.model, self.page_size, self.device, self._forward_context, self.hidden_cache
-        )
+        if not is_profiling:
+            self.layerwise = LayerwiseForward(
+                self.model, self.page_size, self.device, self._forward_context, self.hidden_cache
+            )
 
     @torch.inference_mode()
     def profile_run(self, randomize_inputs: bool = False) -> None:
@@ -142,6 +159,33 @@ class DllmModelRunner:
         ids = torch.zeros(num_tokens, dtype=torch.int64, device=self.device)
         with set_forward_context(None, self.vllm_config, num_tokens=num_tokens):
             return self.model(ids, ids)
+
+    def profile_cudagraph_memory(self) -> int:
+        """Bytes that the graphs will take: two are captured over a KV cache of a few pages, and thrown away."""
+        taken = profile_cudagraph_memory(self)
+        del self.graphs, self.buffers  # the others went already
+        return taken
+
+    def capture_model(self, profile_only: bool = False) -> int:
+        """Captures the CUDA graphs, if there are to be any; bytes that they take.
+
+        Where that fails the warning says why, and everything is served eagerly: graphs only save time.
+        """
+        try:
+            taken = self.graphs.capture_measured()
+        except Exception as why:
+            self.graphs.give_up(why)
+            return 0
+        if taken and not profile_only:
+            lock_workspace()  # which the graphs have the address of
+        return taken
+
+    # what vLLM's `profile_cudagraph_memory` reads of its own runner
+    lora_config = None
+    model_state = SimpleNamespace(supports_mm_inputs=False)
+
+    def maybe_remove_all_loras(self, lora_config: None) -> None:
+        """There are none."""
 
     def execute_model(self, scheduler_output: SchedulerOutput, intermediate_tensors: None = None) -> ModelRunnerOutput:
         if not scheduler_output.total_num_scheduled_tokens:
@@ -197,9 +241,8 @@ class DllmModelRunner:
         if batch.probes:
             hidden, places, signals, layer_tokens = self.layerwise(batch)
         else:
-            positions = self._to_device(batch.positions.astype(np.int64))
-            with self._forward_context(batch):
-                hidden = self.model(self._to_device(batch.token_ids), positions)
+            graph = self.graphs.choose(batch)
+            hidden = self._prepare(self.buffers.fill(batch))() if graph is None else self.graphs.run(batch, graph)
         output = DllmModelRunnerOutput(req_ids=req_ids, req_id_to_index={r: i for i, r in enumerate(req_ids)})
         output.observation = self._read(hidden[self._to_device(places)], batch.read_starts, batch.readouts)
         if output.observation is not None:  # tensor parallelism: the first rank has it
@@ -210,37 +253,48 @@ class DllmModelRunner:
         """Hidden states [N, hidden size] through the output head, as many at once as there is room for their logits."""
         return self.reader.read(lambda lines: self.model.compute_logits(rows[lines]), read_starts, readouts)
 
+    def _prepare(self, inputs: Inputs, for_capture: bool = False) -> Forward:
+        """The forward of these inputs, which may be called again once they were filled with others of the same shape."""
+        metadata = self._attention_metadata(inputs, for_capture)
+
+        def forward() -> torch.Tensor:
+            with self._context(inputs, metadata):
+                return self.model(inputs.device.token_ids, inputs.device.positions)
+
+        return forward
+
     def _forward_context(self, batch: Batch) -> AbstractContextManager:
         """vLLM's context for a forward at the batch's query positions."""
-        page, place = np.divmod(batch.positions, self.page_size)
-        request = np.repeat(np.arange(len(batch.ends)), np.diff(batch.query_starts))
-        slots = self._to_device(batch.block_table[request, page].astype(np.int64) * self.page_size + place)[None]
+        inputs = self.buffers.fill(batch)
+        return self._context(inputs, self._attention_metadata(inputs))
+
+    def _context(self, inputs: Inputs, metadata: dict[str, Any]) -> AbstractContextManager:
         return set_forward_context(
-            self._attention_metadata(batch, slots),
+            metadata,
             self.vllm_config,
-            num_tokens=len(batch.positions),
-            slot_mapping=build_slot_mappings_by_layer(slots, self.kv_cache_config),
+            num_tokens=inputs.shape.tokens,
+            slot_mapping=build_slot_mappings_by_layer(inputs.device.slots[None], self.kv_cache_config),
         )
 
-    def _attention_metadata(self, batch: Batch, slots: torch.Tensor) -> dict[str, Any]:
-        starts = torch.from_numpy(batch.query_starts)
-        query_lens = np.diff(batch.query_starts)
+    def _attention_metadata(self, inputs: Inputs, for_capture: bool = False) -> dict[str, Any]:
+        arrays = inputs.device
         return build_attn_metadata(
             attn_groups=self.attn_groups,
-            num_reqs=len(query_lens),
-            num_tokens=len(batch.positions),
-            query_start_loc_gpu=starts.to(self.device, non_blocking=True),
-            query_start_loc_cpu=starts,
-            max_query_len=int(query_lens.max()),
-            seq_lens=self._to_device(batch.ends),
-            max_seq_len=int(batch.ends.max()),
+            num_reqs=inputs.shape.requests,
+            num_tokens=inputs.shape.tokens,
+            query_start_loc_gpu=arrays.query_starts,
+            query_start_loc_cpu=inputs.query_starts,
+            max_query_len=inputs.longest_query,
+            seq_lens=arrays.ends,
+            max_seq_len=inputs.longest_canvas,
             # exact; without it some backends copy the lengths back from the device, and wait for it
-            seq_lens_cpu_upper_bound=torch.from_numpy(batch.ends),
-            block_tables=[self._to_device(batch.block_table)],
-            slot_mappings=slots,
+            seq_lens_cpu_upper_bound=inputs.ends,
+            block_tables=[arrays.block_table],
+            slot_mappings=arrays.slots[None],
             kv_cache_config=self.kv_cache_config,
+            for_cudagraph_capture=for_capture,
             causal=False,
         )
 
     def _to_device(self, array: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(array).to(self.device, non_blocking=True)
+        return async_tensor_h2d(array, self.device)

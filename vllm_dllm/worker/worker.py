@@ -37,6 +37,7 @@ class DllmWorker(PlatformWorker):
         return int(super().determine_available_memory() * (1 - self.model_runner.hidden_share()))
 
     def compile_or_warm_up_model(self) -> CompilationTimes:
-        # eager: nothing to compile, and profile_run has warmed up the kernels
+        # nothing to compile, and profile_run has warmed up the kernels
+        self.model_runner.capture_model()
         set_random_seed(self.model_config.seed)
         return CompilationTimes(language_model=0.0, encoder=0.0)

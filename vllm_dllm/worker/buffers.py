@@ -1,0 +1,134 @@
+"""A step's input arrays on the device: packed, copied in one go, and always at the same addresses for a shape."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from vllm.utils.torch_utils import PIN_MEMORY
+
+from vllm_dllm.messages import Batch
+
+ALIGNMENT = 256  # bytes: kernels load several elements at a time
+
+
+class Shape(NamedTuple):
+    """How large a step's arrays are."""
+
+    tokens: int
+    requests: int
+    pages: int  # of a request, at most
+
+
+class Arrays(NamedTuple):
+    """Parts of one buffer, as arrays of NumPy or tensors, in the order in which they lie there."""
+
+    positions: Any  # [tokens] int64
+    slots: Any  # [tokens] int64: where the keys and values go; -1: nowhere
+    token_ids: Any  # [tokens] int32
+    query_starts: Any  # [requests + 1] int32
+    ends: Any  # [requests] int32
+    block_table: Any  # [requests, pages] int32
+
+
+WIDE, NARROW = np.dtype(np.int64), np.dtype(np.int32)
+TORCH = {WIDE: torch.int64, NARROW: torch.int32}
+
+
+def _parts(shape: Shape) -> tuple[list[tuple[slice, np.dtype, tuple[int, ...]]], int]:
+    """For each of `Arrays` its bytes, type and shape; and how many bytes there are in all."""
+    tokens, requests, pages = shape
+    wide = [(tokens,), (tokens,)]
+    narrow = [(tokens,), (requests + 1,), (requests,), (requests, pages)]
+    parts, start = [], 0
+    for kind, dims in [(WIDE, dims) for dims in wide] + [(NARROW, dims) for dims in narrow]:
+        stop = start + math.prod(dims) * kind.itemsize
+        parts.append((slice(start, stop), kind, dims))
+        start = -(-stop // ALIGNMENT) * ALIGNMENT
+    return parts, start
+
+
+@dataclass
+class Inputs:
+    """A step's arrays, and of some what the host knows."""
+
+    shape: Shape
+    device: Arrays
+    query_starts: torch.Tensor  # these two on the host
+    ends: torch.Tensor
+    longest_query: int
+    longest_canvas: int
+
+
+class StepBuffers:
+    """Room for one step's arrays of at most `most`, on the device, and pinned memory to fill it from.
+
+    Where an array lies follows from the shape alone, so a graph that was captured over the arrays of a shape finds there
+    whatever a later step of the same shape was filled with. Each fill writes every element: none is left of a step before.
+
+    Two pinned buffers take turns, and one is written again when its copy has ended, so that a step may be filled while
+    the one before it waits for the device. On CPU the one buffer is filled in place.
+    """
+
+    def __init__(self, most: Shape, page_size: int, max_model_len: int, device: torch.device):
+        self.page_size = page_size
+        self.max_model_len = max_model_len
+        _, size = _parts(most)
+        self.device = torch.zeros(size, dtype=torch.uint8, device=device)
+        self.on_cpu = device.type == "cpu"
+        self.hosts = [self.device]
+        if not self.on_cpu:
+            self.hosts = [torch.zeros(size, dtype=torch.uint8, pin_memory=PIN_MEMORY) for _ in range(2)]
+            self.copied = [torch.Event() for _ in self.hosts]
+        self.turn = 0
+
+    def fill(self, batch: Batch, padded: Shape | None = None) -> Inputs:
+        """The batch's arrays, of their own size or `padded` to a larger one.
+
+        Padding tokens are in no request and go into no slot; padding requests have no tokens and no canvas. The
+        longest query and canvas of a padded step are those that there can be: a graph holds for all of them.
+        """
+        tokens, requests = len(batch.positions), len(batch.ends)
+        shape = padded or Shape(tokens, requests, batch.block_table.shape[1])
+        parts, size = _parts(shape)
+        self.turn = (self.turn + 1) % len(self.hosts)
+        host = self.hosts[self.turn]
+        if not self.on_cpu:
+            self.copied[self.turn].synchronize()
+        flat = host.numpy()
+        arrays = Arrays(*(flat[part].view(kind).reshape(dims) for part, kind, dims in parts))
+        self._write(batch, arrays, tokens, requests)
+        if not self.on_cpu:
+            self.device[:size].copy_(host[:size], non_blocking=True)
+            self.copied[self.turn].record()
+        return Inputs(
+            shape,
+            self.views(shape),
+            torch.from_numpy(arrays.query_starts),
+            torch.from_numpy(arrays.ends),
+            longest_query=min(shape.tokens, self.max_model_len) if padded else int(np.diff(batch.query_starts).max()),
+            longest_canvas=self.max_model_len if padded else int(batch.ends.max()),
+        )
+
+    def _write(self, batch: Batch, to: Arrays, tokens: int, requests: int) -> None:
+        page, place = np.divmod(batch.positions, self.page_size)
+        of = np.repeat(np.arange(requests), np.diff(batch.query_starts))
+        to.positions[:tokens] = batch.positions
+        to.positions[tokens:] = 0
+        to.slots[:tokens] = batch.block_table[of, page].astype(np.int64) * self.page_size + place
+        to.slots[tokens:] = -1
+        known = len(batch.token_ids)  # fewer than tokens where a probe widened the pass, which reads none from here
+        to.token_ids[:known] = batch.token_ids
+        to.token_ids[known:] = 0
+        to.query_starts[: requests + 1] = batch.query_starts
+        to.query_starts[requests + 1 :] = tokens
+        to.ends[:requests] = batch.ends
+        to.ends[requests:] = 0
+        to.block_table[:] = 0
+        to.block_table[:requests, : batch.block_table.shape[1]] = batch.block_table
+
+    def views(self, shape: Shape) -> Arrays:
+        """The device's arrays of that shape."""
+        parts, _ = _parts(shape)
+        return Arrays(*(self.device[part].view(TORCH[kind]).view(dims) for part, kind, dims in parts))

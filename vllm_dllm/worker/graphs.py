@@ -1,0 +1,135 @@
+"""The forward of a partial pass as CUDA graphs: one for each of a few numbers of tokens, replayed with padding.
+
+vLLM's own manager captures, chooses and replays (it knows tensor parallelism, sleep mode and offloading); what is here
+is what a graph is captured of: the forward over the arrays of a shape of `StepBuffers`, from the embedding to the last
+norm. It serves any mix of query lengths, for attention gets the requests' bounds from these arrays.
+"""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from vllm.config import CUDAGraphMode, VllmConfig
+from vllm.logger import init_logger
+from vllm.utils.gc_utils import freeze_gc_for_cudagraph_capture
+from vllm.v1.attention.backend import AttentionCGSupport
+from vllm.v1.worker.gpu.attn_utils import AttentionCGSupportInfo
+from vllm.v1.worker.gpu.cudagraph_utils import BatchExecutionDescriptor, CudaGraphManager
+
+from vllm_dllm.messages import Batch
+from vllm_dllm.worker.buffers import Inputs, Shape, StepBuffers
+
+logger = init_logger(f"vllm.{__name__}")
+
+Forward = Callable[[], torch.Tensor]  # hidden states [tokens, hidden size] of the inputs it was made for
+
+
+def graph_mode(config: VllmConfig, support: AttentionCGSupportInfo) -> CUDAGraphMode:
+    """FULL where graphs are wanted and the attention backend's kernels can be captured for any mix of query lengths."""
+    mode = config.compilation_config.cudagraph_mode
+    if mode and support.min_cg_support != AttentionCGSupport.ALWAYS:
+        logger.warning(
+            "No CUDA graphs, passes run eagerly: the attention backend %s has them for some batches only (%s)",
+            support.min_cg_attn_backend,
+            support.min_cg_support,
+        )
+        mode = config.compilation_config.cudagraph_mode = CUDAGraphMode.NONE
+    return CUDAGraphMode.FULL if mode else CUDAGraphMode.NONE
+
+
+class Graphs:
+    """The graphs of `manager` over `buffers`; none until they are captured, or where its mode is NONE.
+
+    `pages` is how many a request has at most. `prepare` builds the attention's metadata for inputs, and returns their
+    forward.
+    """
+
+    def __init__(
+        self, manager: CudaGraphManager, buffers: StepBuffers, pages: int, prepare: Callable[[Inputs, bool], Forward]
+    ):
+        self.manager = manager
+        self.buffers = buffers
+        self.pages = pages
+        self.prepare = prepare
+        self.hidden: torch.Tensor | None = None  # what the forwards give, [most tokens captured, hidden size]
+
+    def choose(self, batch: Batch) -> BatchExecutionDescriptor | None:
+        """The smallest graph that holds the batch, or None: it runs eagerly."""
+        if batch.probes:  # they look at every layer
+            return None
+        found = self.manager.dispatch(
+            len(batch.ends), len(batch.positions), uniform_token_count=None, num_active_loras=0
+        )
+        return found if found.cg_mode == CUDAGraphMode.FULL else None
+
+    def shape(self, graph: BatchExecutionDescriptor) -> Shape:
+        assert graph.num_reqs is not None  # full graphs have a number of requests
+        return Shape(graph.num_tokens, graph.num_reqs, self.pages)
+
+    def run(self, batch: Batch, graph: BatchExecutionDescriptor) -> torch.Tensor:
+        """Hidden states of the batch, and behind them those of the padding: good until the next run."""
+        # the metadata of this very step: FlashAttention keeps its schedule in a buffer of its own, which the graph reads
+        self.prepare(self.buffers.fill(batch, self.shape(graph)), False)
+        self.manager.run_fullgraph(graph)
+        assert self.hidden is not None
+        return self.hidden[: graph.num_tokens]
+
+    def capture_measured(self) -> int:
+        """Captures every graph, and says so in the log; the bytes of device memory that this took, 0 where there are none to capture."""
+        if not self.manager.needs_capture():
+            return 0
+        start = time.perf_counter()
+        with freeze_gc_for_cudagraph_capture():
+            torch.accelerator.empty_cache()
+            free, _ = torch.accelerator.get_memory_info()
+            self.capture()
+            taken = free - torch.accelerator.get_memory_info()[0]
+        sizes = self.manager.captured_token_counts()
+        logger.info(
+            "CUDA graphs: %d captured, for passes of up to %d tokens together, in %.1f s; %.2f GiB",
+            *(len(sizes), sizes[-1], time.perf_counter() - start, taken / 2**30),
+        )
+        return taken
+
+    def capture(self) -> None:
+        """Captures every graph."""
+        self.manager.capture(self._forward_of)
+
+    def give_up(self, why: Exception) -> None:
+        """From now on everything runs eagerly."""
+        logger.warning("No CUDA graphs, passes run eagerly: capturing them failed: %s: %s", type(why).__name__, why)
+        self.manager.vllm_config.compilation_config.cudagraph_mode = CUDAGraphMode.NONE
+        self.manager.release_graphs()
+        self.hidden = None
+
+    def _forward_of(self, graph: BatchExecutionDescriptor, warmup: bool) -> Callable[[CUDAGraphMode], None]:
+        """What is captured, prepared outside the graph. vLLM runs it once before (`warmup`)."""
+        shape = self.shape(graph)
+        inputs = self.buffers.fill(_any_batch(shape), shape)
+        inputs.device.slots.fill_(-1)  # no page is written
+        forward = self.prepare(inputs, True)
+
+        def run(_: CUDAGraphMode) -> None:
+            hidden = forward()
+            if self.hidden is None:  # the largest comes first
+                self.hidden = torch.empty_like(hidden)
+            self.hidden[: len(hidden)] = hidden
+
+        return run
+
+
+def _any_batch(shape: Shape) -> Batch:
+    """A batch of that shape, on page 0, which belongs to nobody."""
+    starts = (np.arange(shape.requests + 1) * shape.tokens // shape.requests).astype(np.int32)
+    nothing = np.zeros(shape.tokens, np.int32)
+    return Batch(
+        positions=nothing,
+        token_ids=nothing,
+        query_starts=starts,
+        ends=np.diff(starts),
+        block_table=np.zeros((shape.requests, shape.pages), np.int32),
+        places=nothing[:0],
+        read_starts=starts * 0,
+        readouts=[],
+    )
