@@ -164,6 +164,5 @@ def test_what_a_gpu_is_told(loaded, monkeypatch, eager, asked, mode, sizes):
     for name, value in asked.items():
         setattr(compilation, name, value)
     engine_config.set_graphs(config)
-    assert config.attention_config.use_non_causal
     assert (compilation.cudagraph_mode, compilation.cudagraph_capture_sizes) == (mode, sizes)
     assert config.model_config.enforce_eager == (mode != CUDAGraphMode.FULL)
