@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from vllm.utils.torch_utils import async_tensor_h2d
 
 from vllm_dllm.attention_maps.keys import check_keys, key_scale, paged_keys
 from vllm_dllm.attention_maps.query_set import QuerySet
@@ -143,7 +144,7 @@ class LayerwiseForward:
 
     def tensor(self, array: np.ndarray) -> torch.Tensor:
         """int64, on the device."""
-        return torch.from_numpy(array.astype(np.int64)).to(self.device, non_blocking=True)
+        return async_tensor_h2d(array.astype(np.int64), self.device)
 
 
 def _run(layer: nn.Module, positions: torch.Tensor, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
