@@ -38,6 +38,12 @@ def graph_mode(config: VllmConfig, support: AttentionCGSupportInfo) -> CUDAGraph
     return CUDAGraphMode.FULL if mode else CUDAGraphMode.NONE
 
 
+def give_up(config: VllmConfig, why: Exception) -> None:
+    """Capturing failed: graphs only save time, so passes run eagerly, and the log says why."""
+    logger.warning("No CUDA graphs, passes run eagerly: capturing them failed: %s: %s", type(why).__name__, why)
+    config.compilation_config.cudagraph_mode = CUDAGraphMode.NONE
+
+
 class Graphs:
     """The graphs of `manager` over `buffers`; none until they are captured, or where its mode is NONE.
 
@@ -75,8 +81,8 @@ class Graphs:
         assert self.hidden is not None
         return self.hidden[: graph.num_tokens]
 
-    def capture_measured(self) -> int:
-        """Captures every graph, and says so in the log; the bytes of device memory that this took, 0 where there are none to capture."""
+    def capture_measured(self, quiet: bool) -> int:
+        """Captures every graph; bytes of device memory that this took, 0 where there are none to capture."""
         if not self.manager.needs_capture():
             return 0
         start = time.perf_counter()
@@ -85,21 +91,20 @@ class Graphs:
             free, _ = torch.accelerator.get_memory_info()
             self.capture()
             taken = free - torch.accelerator.get_memory_info()[0]
-        sizes = self.manager.captured_token_counts()
-        logger.info(
-            "CUDA graphs: %d captured, for passes of up to %d tokens together, in %.1f s; %.2f GiB",
-            *(len(sizes), sizes[-1], time.perf_counter() - start, taken / 2**30),
-        )
+        if not quiet:
+            sizes, seconds = self.manager.captured_token_counts(), time.perf_counter() - start
+            logger.info(
+                "CUDA graphs: %d captured in %.1f s, for steps of up to %d tokens; %.2f GiB",
+                *(len(sizes), seconds, sizes[-1], taken / 2**30),
+            )
         return taken
 
     def capture(self) -> None:
         """Captures every graph."""
         self.manager.capture(self._forward_of)
 
-    def give_up(self, why: Exception) -> None:
+    def release(self) -> None:
         """From now on everything runs eagerly."""
-        logger.warning("No CUDA graphs, passes run eagerly: capturing them failed: %s: %s", type(why).__name__, why)
-        self.manager.vllm_config.compilation_config.cudagraph_mode = CUDAGraphMode.NONE
         self.manager.release_graphs()
         self.hidden = None
 

@@ -32,7 +32,7 @@ from vllm_dllm.messages import Batch, Readout, StepObservation
 from vllm_dllm.models import family_of
 from vllm_dllm.vllm_messages import HIDDEN_CACHE, DllmModelRunnerOutput, DllmSchedulerOutput
 from vllm_dllm.worker.buffers import Inputs, Shape, StepBuffers
-from vllm_dllm.worker.graphs import Forward, Graphs, graph_mode
+from vllm_dllm.worker.graphs import Forward, Graphs, give_up, graph_mode
 from vllm_dllm.worker.layerwise import LayerwiseForward
 from vllm_dllm.worker.readout import CHUNK, LINES, Reader
 
@@ -162,19 +162,22 @@ class DllmModelRunner:
 
     def profile_cudagraph_memory(self) -> int:
         """Bytes that the graphs will take: two are captured over a KV cache of a few pages, and thrown away."""
-        taken = profile_cudagraph_memory(self)
-        del self.graphs, self.buffers  # the others went already
-        return taken
+        try:
+            return profile_cudagraph_memory(self)
+        except Exception as why:
+            give_up(self.vllm_config, why)
+            return 0
+        finally:
+            for name in ("graphs", "buffers"):  # vLLM has taken the other attributes away
+                vars(self).pop(name, None)
 
     def capture_model(self, profile_only: bool = False) -> int:
-        """Captures the CUDA graphs, if there are to be any; bytes that they take.
-
-        Where that fails the warning says why, and everything is served eagerly: graphs only save time.
-        """
+        """Captures the CUDA graphs, if there are to be any; bytes that they take."""
         try:
-            taken = self.graphs.capture_measured()
+            taken = self.graphs.capture_measured(quiet=profile_only)
         except Exception as why:
-            self.graphs.give_up(why)
+            give_up(self.vllm_config, why)
+            self.graphs.release()
             return 0
         if taken and not profile_only:
             lock_workspace()  # which the graphs have the address of
