@@ -88,12 +88,13 @@ def golden(dtype: str, model: str, args: argparse.Namespace, parts: Parts) -> No
 
 
 def compare(engine, every: list, at_once: int, seconds: float, exact: bool) -> dict:
-    """As many of the cases as there is time for, so many at once: how many are equal.
+    """As many of the cases as there is time for, so many at once: how many have the file's answer, and how many are
+    equal in all that the file shows of the passes, too.
 
-    `exact`: in all that a golden file shows of the passes, beside the answer's tokens. A difference then is an
-    error of the part, with the first ones named.
+    `exact`: another answer is an error of the part. Passes may differ where the answer does not: positions that are
+    equally sure but for the last bit are unmasked in another order. The first differences are named.
     """
-    begin, policies, differing = time.perf_counter(), {}, []
+    begin, policies, differing, wrong = time.perf_counter(), {}, [], 0
     for start in range(0, len(every), at_once):
         if time.perf_counter() - begin > seconds:
             break
@@ -101,16 +102,18 @@ def compare(engine, every: list, at_once: int, seconds: float, exact: bool) -> d
         answers = engine.run([c.prompt for c in batch], [c.params for c in batch])
         for case, (output, trace) in zip(batch, answers, strict=True):
             different = case.difference(output.outputs[0].token_ids, trace)
-            if not exact:  # passes may differ where the answer does not
-                different = different if different and "token " in different else None
-            counts = policies.setdefault(case.settings["dllm_cache"], {"cases": 0, "equal": 0})
+            other = different is not None and "token " in different
+            counts = policies.setdefault(case.settings["dllm_cache"], {"cases": 0, "answers": 0, "equal": 0})
             counts["cases"] += 1
+            counts["answers"] += not other
             counts["equal"] += different is None
+            wrong += other
             if different is not None:
-                differing.append(different[:300])
+                differing.append(different[:400])
+    differing.sort(key=lambda text: "token " not in text)  # other answers first
     if exact:
-        say(f"{len(differing)} of {sum(c['cases'] for c in policies.values())} differ")
-    return {"policies": policies, "differing": differing[:12], "ok": not exact or not differing}
+        say(f"{wrong} of {sum(c['cases'] for c in policies.values())} answers differ, {len(differing)} with the passes")
+    return {"policies": policies, "differing": differing[:60], "ok": not exact or not wrong}
 
 
 def synchronisations(args: argparse.Namespace, parts: Parts) -> None:
