@@ -10,7 +10,7 @@ a failed one are tried again in a fresh process. Exit status 1 if a part failed.
 under --out have what there is after every group, log-*.txt beside them the processes' own output.
 
 check (on a GPU the groups run at the same time):
-    kernels             d2's and elastic's Triton kernels beside their reference
+    kernels             the Triton kernels beside their references
     float32-MODEL       golden cases, 16 at a time and alone, with TRITON_ATTN and full float32
     bfloat16-MODEL      the same cases in bfloat16, with the backend that vLLM chooses
     synchronisations    where a step makes the host wait for the device, for every policy

@@ -19,6 +19,12 @@ ROOT = Path(__file__).resolve().parents[2]
 MODELS = ("tiny-llada", "tiny-dream")
 CUDA = torch.cuda.is_available()
 PARALLEL = CUDA  # the groups share the device, for nothing is timed
+# what the tests run in Triton's interpreter: attention maps, read-out, RoPE
+KERNELS = {
+    "attention": ROOT / "tests" / "attention_maps" / "interpreted.py",
+    "readout": ROOT / "tests" / "kernels" / "interpreted_readout.py",
+    "rope": ROOT / "tests" / "kernels" / "interpreted_rope.py",
+}
 STEPS = 12  # of each policy whose synchronisations are counted
 
 
@@ -29,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def groups(args: argparse.Namespace) -> dict[str, list[str]]:
     golden = {f"{dtype}-{model}": ["together", "alone"] for dtype in ("float32", "bfloat16") for model in MODELS}
-    return {"kernels": ["reference"], **golden, "synchronisations": ["where"]}
+    return {"kernels": list(KERNELS), **golden, "synchronisations": ["where"]}
 
 
 def environment(group: str) -> dict[str, str]:
@@ -47,20 +53,17 @@ def environment(group: str) -> dict[str, str]:
 
 def run(group: str, args: argparse.Namespace, parts: Parts) -> None:
     if group == "kernels":
-        parts("reference", kernels)
+        for name in KERNELS:
+            parts(name, lambda name=name: kernels(name))
     elif group == "synchronisations":
         synchronisations(args, parts)
     else:
         golden(*group.split("-", 1), args, parts)
 
 
-def kernels() -> dict:
-    """The tests of the kernels, on the device if there is one."""
-    files = [
-        ROOT / "tests" / "attention_maps" / "interpreted.py",
-        *(ROOT / "tests" / "kernels").glob("interpreted_*.py"),
-    ]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--noconftest", *map(str, files)]
+def kernels(file: str) -> dict:
+    """The tests of a kernel, on the device if there is one."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--noconftest", str(KERNELS[file])]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         raise RuntimeError(done.stdout[-1500:])

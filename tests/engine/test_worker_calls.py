@@ -1,9 +1,10 @@
 """What vLLM asks of a worker besides passes."""
 
+from common import golden
 from vllm import SamplingParams
 
-PROMPTS = [{"prompt_token_ids": [5 + i] * 20} for i in range(3)]
-PARAMS = SamplingParams(temperature=0, max_tokens=32, ignore_eos=True)
+PROMPTS = [{"prompt_token_ids": case["prompt_ids"]} for case in golden("tiny-llada", "llada")[:3]]
+PARAMS = SamplingParams(temperature=0, max_tokens=32)
 
 
 def answers(engine) -> list[list[int]]:
