@@ -1,5 +1,6 @@
 """The scheduler: it owns every request's decoding, plans passes, and packs them into steps."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -193,17 +194,19 @@ class DllmScheduler(Scheduler):
         output.sampled_token_ids = []
         for i, (req_id, running, done) in enumerate(self.steps.pop(step.step)):
             tokens: list[int] = []
-            if self.active.get(req_id) is running:  # else it ended while its pass ran
+            seen = observation.of_request(i, starts[i], starts[i + 1], done.reads)
+            if self.active.get(req_id) is not running:  # it ended while its pass ran
+                if not seen.finite:
+                    self._wipe(p for p in batch.block_table[i].tolist() if not self._is_held(p))
+            else:
                 running.in_flight = False
                 decoding = running.decoding
-                seen = observation.of_request(i, starts[i], starts[i + 1], done.reads)
                 first = decoding.sent
                 try:
                     finished = decoding.finish(done, seen)
                 except NotFinite:
                     broken.append(req_id)
-                    # attention gives what a page holds behind a canvas weight 0, and 0 times NaN is NaN
-                    self.wipe += self._pages(self.requests[req_id])
+                    self._wipe(self._pages(self.requests[req_id]))
                 else:
                     self.counts.add_pass(req_id, decoding, done, finished)
                     tokens = decoding.take_tokens()
@@ -213,6 +216,14 @@ class DllmScheduler(Scheduler):
         if logprobs:
             output.logprobs = _logprobs_lists(logprobs, len(output.req_ids))
         return broken
+
+    def _wipe(self, pages: Iterable[int]) -> None:
+        """Zero pages of a request that is not finite before anybody gets them: attention gives what a page holds behind a
+        canvas weight 0, and 0 times NaN is NaN."""
+        self.wipe += pages
+
+    def _is_held(self, page: int) -> bool:
+        return self.kv_cache_manager.block_pool.blocks[page].ref_cnt > 0
 
     def make_stats(self, *args: Any, **kwargs: Any) -> SchedulerStats | None:
         stats = super().make_stats(*args, **kwargs)

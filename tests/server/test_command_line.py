@@ -129,7 +129,8 @@ def test_bad_values(parser, capsys, flags, words):
 def test_flags_reach_the_engine(parser):
     flags = ["--dllm-gen-length", "40", "--dllm-steps", "8", "--dllm-block-length", "8"]
     config = engine_args(parser, MODEL, *flags).create_engine_config()
-    assert config.additional_config == {"dllm_gen_length": 40, "dllm_steps": 8, "dllm_block_length": 8}
+    named = {"dllm_gen_length": 40, "dllm_steps": 8, "dllm_block_length": 8}
+    assert config.additional_config == named | {"dllm_hidden_cache": False}, "with what the worker has to be told"
     assert config.scheduler_config.scheduler_cls == "vllm_dllm.scheduler.DllmScheduler"
     assert config.model_config.get_diff_sampling_param()["max_tokens"] == 40
 

@@ -163,6 +163,16 @@ def test_a_request_without_finite_numbers_ends_alone(scheduler):
     assert scheduler.schedule().batch.wipe == []
 
 
+def test_the_pages_of_an_aborted_request_without_finite_numbers_are_wiped(scheduler):
+    for i in "ab":
+        add(scheduler, i)
+    step = scheduler.schedule()
+    pages = scheduler._pages(scheduler.requests["b"])
+    scheduler.finish_requests("b", RequestStatus.FINISHED_ABORTED)
+    scheduler.update_from_output(step, answer(step, broken=("b",)))
+    assert set(pages) <= set(scheduler.schedule().batch.wipe)
+
+
 def test_tokens_are_the_masks_until_they_are_unmasked(scheduler):
     request = add(scheduler, "a", max_tokens=16)
     step = scheduler.schedule()
