@@ -1,14 +1,24 @@
 """The frontier: which masked positions of a canvas may be unmasked now. A block, or a sliding window."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from vllm_dllm.canvas import Canvas
+
+class Positions(Protocol):
+    """What a frontier sees of its canvas (canvas.py)."""
+
+    prompt_len: int
+    gen_length: int
+    response_end: int
+    end: int
+    dropped_from: int
+    masked: np.ndarray
+    passes: int
+
+    def open(self) -> np.ndarray:
+        """The masked positions that exist and are to be unmasked some time, ascending."""
 
 
 class Frontier(ABC):
@@ -25,14 +35,14 @@ class Frontier(ABC):
     began = 0
 
     @abstractmethod
-    def start(self, canvas: Canvas) -> None:
+    def start(self, canvas: Positions) -> None:
         """Called once, when `canvas` has been made."""
 
-    def advance(self, canvas: Canvas) -> None:  # noqa: B027 (a window has nothing to do)
+    def advance(self, canvas: Positions) -> None:  # noqa: B027 (a window has nothing to do)
         """Called when a pass has unmasked something, or nothing."""
 
     @abstractmethod
-    def candidates(self, canvas: Canvas) -> np.ndarray:
+    def candidates(self, canvas: Positions) -> np.ndarray:
         """int64 masked positions that may be unmasked now, ascending."""
 
 
@@ -55,7 +65,7 @@ class Blocks(Frontier):
         while self.number < self.count and not canvas.masked[self.begin : self.stop].any():
             self._to(canvas, self.number + 1)
 
-    def _to(self, canvas: Canvas, number: int) -> None:
+    def _to(self, canvas: Positions, number: int) -> None:
         self.number = number
         self.began = canvas.passes
         self.begin = canvas.prompt_len + number * self.block_length

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from vllm_dllm.attention_maps.statistics import column_mass
-from vllm_dllm.probes import WorkerProbe
+from vllm_dllm.probes.worker import WorkerProbe
 
 
 class AttendedWorker(WorkerProbe):

@@ -30,12 +30,10 @@ def modules() -> dict[str, Path]:
 
 
 def imports(path: Path, own: str, inside_functions: bool = True) -> Iterator[str]:
-    """The modules that a file imports. An `if TYPE_CHECKING:` does not count."""
+    """The modules that a file imports, for its types alone too."""
     stack: list[ast.AST] = [ast.parse(path.read_text())]
     while stack:
         node = stack.pop()
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test) and not node.orelse:
-            continue
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not inside_functions:
             continue
         if isinstance(node, ast.Import):

@@ -14,7 +14,7 @@ import torch
 
 from vllm_dllm.attention_maps.query_set import QuerySet
 from vllm_dllm.attention_maps.statistics import as_on_first_rank, column_mass, sum_over_ranks
-from vllm_dllm.probes.base import WorkerProbe
+from vllm_dllm.probes.worker import WorkerProbe
 
 
 class DriftWorker(WorkerProbe):

@@ -12,7 +12,7 @@ import torch
 
 from vllm_dllm.attention_maps.query_set import QuerySet
 from vllm_dllm.attention_maps.statistics import column_mass, ranks
-from vllm_dllm.probes.base import WorkerProbe
+from vllm_dllm.probes.worker import WorkerProbe
 
 
 class RolloutWorker(WorkerProbe):

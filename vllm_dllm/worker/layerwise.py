@@ -4,7 +4,7 @@ A probe may have the rest of a request's pass compute the whole canvas, from the
 that layer at the other positions are then those of the hidden cache.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
@@ -17,9 +17,7 @@ from vllm_dllm.attention_maps.keys import check_keys, key_scale, paged_keys
 from vllm_dllm.attention_maps.query_set import QuerySet
 from vllm_dllm.attention_maps.statistics import implementation
 from vllm_dllm.messages import Batch
-from vllm_dllm.probes.base import WorkerProbe, worker_half
-
-Positions = Mapping[int, np.ndarray]  # of some requests, by their places in the batch: canvas positions, ascending
+from vllm_dllm.probes.worker import Positions, WorkerProbe, worker_half
 
 
 class LayerwiseForward:
