@@ -79,7 +79,7 @@ def test_script_that_is_killed_while_its_engine_starts(start):
 
 def test_script_that_fails(start):
     """Here vLLM can end all in order, and does."""
-    script = start(2, FEW)
+    script = start(1, FEW)
     script.wait(lambda: script.printed("generating"))
     see_all_end(script, lambda: None)
     assert script.process.returncode == 1
