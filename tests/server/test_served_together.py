@@ -16,6 +16,7 @@ LLADA = ModelTraits(mask_id=1, row_shift=0, steps="llada")
 RULE_VALUES = {"threshold": 0.8, "steps": 16, "tokens_per_step": 3, "factor": 1.0, "entropy_bound": 0.4}
 SCORES = ("confidence", "margin", "entropy", "random")
 BLOCKS = (8, 16, 32)
+WINDOWS = (8, 24)
 
 
 def allowed(settings: dict) -> bool:
@@ -36,7 +37,9 @@ def settings_of_every_kind(count: int) -> list[dict]:
     while len(found) < count:
         cache = caches[len(found) % len(caches)]
         settings = {"dllm_cache": cache, "dllm_score": rng.choice(SCORES), **rng.choice(RULE)}
-        if not POLICIES[cache].has_window:
+        if not POLICIES[cache].needs_blocks and "dllm_steps" not in settings and rng.random() < 0.3:
+            settings["dllm_window_length"] = rng.choice(WINDOWS)
+        elif POLICIES[cache].window_length is None:
             settings["dllm_block_length"] = rng.choice(BLOCKS)
         if rng.random() < 0.2:
             settings["dllm_certainty_sigma"] = 8.0
