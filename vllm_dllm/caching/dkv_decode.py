@@ -55,7 +55,9 @@ class DKVDecode(CachePolicy):
             pages.mark_all("interval")
 
     def positions(self, canvas):
-        live = np.union1d(np.flatnonzero(canvas.masked[: canvas.end]), canvas.just_unmasked)
+        alive = canvas.masked[: canvas.end].copy()
+        alive[canvas.just_unmasked] = True
+        live = np.flatnonzero(alive)
         queries = self.rows(live)
         last = np.int32(canvas.end - 1)
         if self.row_shift and self.shift == "un_right":
