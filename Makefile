@@ -1,5 +1,5 @@
 # make serve    start a server, ask it one question, keep it until Ctrl-C
-# make unit     the tests that start no engine: about a minute
+# make unit     the tests that start no engine: two minutes
 # make test     linters, type checker and the whole test suite: half an hour
 # make check    linters and type checker only
 # make clean    remove the virtual environment and caches
