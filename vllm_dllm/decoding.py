@@ -47,7 +47,6 @@ class Finished:
 
     unmasked: np.ndarray  # canvas positions, ascending
     seen: Observation
-    at: np.ndarray  # their places in `seen`
 
 
 class Decoding:
@@ -178,7 +177,7 @@ class Decoding:
             numbers = (chosen - canvas.prompt_len).tolist()
             signals = policy.signals(seen, at)
             self.record.append(PassRecord(len(done.queries), done.full, numbers, done.stale_pages, signals))
-        return Finished(chosen, seen, at)
+        return Finished(chosen, seen)
 
     def _select(self, seen: Observation | None) -> np.ndarray:
         """The canvas positions that the rule unmasks in this pass, in its order."""

@@ -48,6 +48,10 @@ class Batch:
     probes: dict[str, dict[int, Probe]] = field(default_factory=dict)
     wipe: list[int] = field(default_factory=list)  # pages to be zeroed first, for they hold what is no number
 
+    def queries_of(self, i: int) -> np.ndarray:
+        """The query positions of request `i`."""
+        return self.positions[self.query_starts[i] : self.query_starts[i + 1]]
+
     def with_queries(self, positions: np.ndarray, query_starts: np.ndarray) -> "Batch":
         """The same requests, computing other positions. Token ids and places are the old ones."""
         return replace(self, positions=positions, query_starts=query_starts)

@@ -26,9 +26,7 @@ class DriftWorker(WorkerProbe):
         self.window_weights = torch.ones(self.window_queries.starts[-1], device=forward.device)
         self.masses: list[torch.Tensor] = []  # of each layer: the window's attention [requests, longest canvas]
         self.tracked = {
-            i: ask.track
-            for i, ask in asks.items()
-            if len(ask.track) and len(forward.queries_of(batch, i)) < batch.ends[i]
+            i: ask.track for i, ask in asks.items() if len(ask.track) and len(batch.queries_of(i)) < batch.ends[i]
         }
         super().__init__(forward, batch, asks)
 

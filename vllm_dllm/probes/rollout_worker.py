@@ -19,7 +19,7 @@ class RolloutWorker(WorkerProbe):
     """Keeps what is needed for the rollouts of one step's requests, and computes their column sums."""
 
     def __init__(self, forward, batch, asks):
-        self.positions = {i: forward.queries_of(batch, i) for i in asks}
+        self.positions = {i: batch.queries_of(i) for i in asks}
         self.query_set = forward.attention_queries(batch, self.positions)
         self.layers: list[tuple[torch.Tensor, torch.Tensor, float]] = []
         super().__init__(forward, batch, asks)

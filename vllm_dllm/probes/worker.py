@@ -34,9 +34,6 @@ class Layers(Protocol):
     def layer_queries(self, number: int, positions: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
         """[N, heads, head size]: a layer's queries at canvas `positions` [N], from its inputs [N, hidden size]."""
 
-    def queries_of(self, batch: Batch, i: int) -> np.ndarray:
-        """The query positions of a request."""
-
     def attention_queries(self, batch: Batch, positions: Positions) -> QuerySet:
         """The queries at `positions`, whose attention is looked at."""
 

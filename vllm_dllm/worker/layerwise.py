@@ -89,7 +89,7 @@ class LayerwiseForward:
         """Where the hidden cache keeps the inputs of the `kept` requests' query positions, and their places."""
         if not kept:
             return None
-        queries = {i: self.queries_of(now, i) for i in kept}
+        queries = {i: now.queries_of(i) for i in kept}
         return self.slots(now, queries), self.places(now, queries)
 
     def _widen(self, number: int, now: Batch, hidden: torch.Tensor, widened: list[int]) -> tuple[torch.Tensor, Batch]:
@@ -119,10 +119,6 @@ class LayerwiseForward:
     def layer_queries(self, number: int, positions: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
         """[N, heads, head size]: a layer's queries at canvas `positions` [N], from its inputs [N, hidden size]."""
         return self.model.layer_queries(self.layers[number], positions, hidden)
-
-    def queries_of(self, batch: Batch, i: int) -> np.ndarray:
-        """The query positions of a request."""
-        return _queries(batch, i)
 
     def attention_queries(self, batch: Batch, positions: Positions) -> QuerySet:
         """The queries at `positions`, whose attention is looked at."""
@@ -155,10 +151,6 @@ def _run(layer: nn.Module, positions: torch.Tensor, hidden: torch.Tensor) -> tup
     return hidden + residual, seen[0].view(len(hidden), attention.num_heads, attention.head_size)
 
 
-def _queries(batch: Batch, i: int) -> np.ndarray:
-    return batch.positions[batch.query_starts[i] : batch.query_starts[i + 1]]
-
-
 def _read_positions(batch: Batch) -> Positions:
     places = np.split(batch.places, batch.read_starts[1:-1])
     return {i: batch.positions[at] for i, at in enumerate(places)}
@@ -166,5 +158,5 @@ def _read_positions(batch: Batch) -> Positions:
 
 def _places(batch: Batch, positions: Positions) -> np.ndarray:
     """Where the positions are among the batch's query positions."""
-    found = [batch.query_starts[i] + np.searchsorted(_queries(batch, i), p) for i, p in positions.items()]
+    found = [batch.query_starts[i] + np.searchsorted(batch.queries_of(i), p) for i, p in positions.items()]
     return np.concatenate(found)
