@@ -78,13 +78,12 @@ def test_script_that_is_killed_while_its_engine_starts(start):
 
 
 def test_script_that_fails(start):
-    """Here vLLM can end all in order, and does."""
+    """Here vLLM ends all itself: in order, or by force where that takes longer than its five seconds."""
     script = start(1, FEW)
     script.wait(lambda: script.printed("generating"))
     see_all_end(script, lambda: None)
     assert script.process.returncode == 1
     assert script.printed("RuntimeError: the script fails")
-    assert not script.printed("force killing")
 
 
 def test_terminal_of_a_script_that_closes(start):
