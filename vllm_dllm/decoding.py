@@ -9,7 +9,8 @@ import numpy as np
 
 from vllm_dllm.caching.pages import PAGE_SIZE, RESET, PageLedger
 from vllm_dllm.canvas import Canvas
-from vllm_dllm.messages import Observation, Readout
+from vllm_dllm.constraints import Constraint, admitted
+from vllm_dllm.messages import Edits, Observation, Readout
 from vllm_dllm.passes import Pass
 from vllm_dllm.records import PassRecord
 from vllm_dllm.settings import ModelTraits, Settings
@@ -82,6 +83,7 @@ class Decoding:
             settings.make_frontier(),
             drop_behind=sampling.end_ids if self.policy.drops_behind_end else frozenset(),
         )
+        self.constraints: list[Constraint] = []
         self.pages = PageLedger(self.canvas.length, page_size, self.canvas.end, self.policy.reasons)
         self.scores = settings.scores
         if self.policy.looks_ahead and self.scores is None:  # `random` once for all, to be known before a pass
@@ -98,7 +100,7 @@ class Decoding:
     def plan(self) -> Pass:
         """The next pass. Called once for each: the policy marks pages in it."""
         if self.policy.looks_ahead:
-            self.policy.coming = self._select(None)
+            self.policy.coming, _ = self._select(None)
         self.policy.mark(self.canvas, self.pages)
         return self.replan()
 
@@ -116,6 +118,7 @@ class Decoding:
             reads=reads,
             places=rows if len(queries) == canvas.end else np.searchsorted(queries, rows).astype(np.int32),
             readout=self._readout(),
+            edits=self._edits(reads),
             probe=policy.probe(canvas),
             stale_pages=pages.num_stale if refresh else 0,
             clock=pages.clock,
@@ -134,6 +137,15 @@ class Decoding:
     def refresh(self) -> None:
         """Have the pass after the one under way recompute the whole canvas."""
         self.pages.mark_all(RESET)
+
+    def _edits(self, reads: np.ndarray) -> Edits | None:
+        """What the constraints do to the next pass's logits."""
+        if not self.constraints:
+            return None
+        edits = Edits()
+        for constraint in self.constraints:
+            constraint.edit(self.canvas, reads, edits)
+        return edits
 
     def _readout(self) -> Readout:
         """What the next pass reads of its predictions, with the seed of this pass."""
@@ -162,7 +174,7 @@ class Decoding:
             raise NotFinite
         seen.score = self.settings.score
         seen = policy.complete(canvas, seen)
-        chosen = done.reads if policy.looks_ahead else np.sort(self._select(seen))
+        chosen = self._choose(done, seen)
         at = np.searchsorted(seen.positions, chosen)
         canvas.unmask(chosen, seen.tokens[at])
         self.pages.record(done.queries, done.clock)
@@ -179,12 +191,25 @@ class Decoding:
             self.record.append(PassRecord(len(done.queries), done.full, numbers, done.stale_pages, signals))
         return Finished(chosen, seen)
 
-    def _select(self, seen: Observation | None) -> np.ndarray:
-        """The canvas positions that the rule unmasks in this pass, in its order."""
+    def _choose(self, done: Pass, seen: Observation) -> np.ndarray:
+        """The canvas positions that the pass unmasks, ascending."""
+        if not self.policy.looks_ahead:
+            chosen, scores = self._select(seen)
+            chosen = np.sort(chosen)
+            chosen = chosen[np.argsort(-scores[chosen], kind="stable")] if self.constraints else chosen
+        else:  # the pass has read what the rule selected before it
+            chosen = self.policy.coming if self.constraints else done.reads
+        if not self.constraints:
+            return chosen
+        kept = admitted(self.constraints, self.canvas, chosen, seen.tokens[np.searchsorted(seen.positions, chosen)])
+        return np.sort(chosen[kept])
+
+    def _select(self, seen: Observation | None) -> tuple[np.ndarray, np.ndarray]:
+        """The canvas positions that the rule unmasks in this pass, and all positions' scores."""
         canvas, settings = self.canvas, self.settings
         rng = np.random.default_rng((self.sampling.seed, canvas.passes, 1)) if self.draws else None
         scores = score(settings.score, canvas, seen, rng, self.scores, settings.certainty_sigma)
-        return self.rule.select(canvas, scores, seen, rng)
+        return self.rule.select(canvas, scores, seen, rng), scores
 
     def take_tokens(self) -> list[int]:
         """The response tokens that became final since the last call."""

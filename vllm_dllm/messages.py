@@ -26,6 +26,13 @@ class Readout(NamedTuple):
 
 
 @dataclass
+class Edits:
+    """What is done to the logits of one pass before anything is read of them. Lines count the pass's own, from 0."""
+
+    barred: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)  # lines and, as many, tokens: -inf
+
+
+@dataclass
 class Batch:
     """The passes of R requests: T query positions, of which N are read. All arrays int32.
 
@@ -46,6 +53,7 @@ class Batch:
     readouts: list[Readout]  # [R]
     # by the probe's name, then by the request's place in the batch: what policies want measured in the attention
     probes: dict[str, dict[int, Probe]] = field(default_factory=dict)
+    edits: dict[int, Edits] = field(default_factory=dict)  # by the request's place in the batch
     wipe: list[int] = field(default_factory=list)  # pages to be zeroed first, for they hold what is no number
 
     def queries_of(self, i: int) -> np.ndarray:

@@ -32,5 +32,6 @@ def pack(passes: Sequence[Pass], pages: Sequence[Sequence[int]], wipe: Sequence[
         read_starts=read_starts,
         readouts=[p.readout for p in passes],
         probes=probes,
+        edits={i: p.edits for i, p in enumerate(passes) if p.edits is not None},
         wipe=list(wipe),
     )

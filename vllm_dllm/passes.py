@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vllm_dllm.messages import Readout
+from vllm_dllm.messages import Edits, Readout
 from vllm_dllm.probes.base import Probe
 
 
@@ -19,6 +19,7 @@ class Pass:
     reads: np.ndarray  # [N] canvas positions whose predictions are read, ascending
     places: np.ndarray  # int32 [N] where, among the queries, their rows are
     readout: Readout
+    edits: Edits | None  # None: the logits are read as they are
     probe: Probe | None  # what the policy wants measured in the attention
     stale_pages: int  # pages recomputed because they were marked stale
     clock: int  # the page ledger's, when the pass was planned: marks made later are not its

@@ -90,6 +90,7 @@ def run(name: str, decoding: Decoding, stop_at_eos: bool = False, bar=lambda log
         assert (planned.queries[planned.places] == planned.reads + traits.row_shift).all(), "a row is not computed"
         count = len(planned.reads)
         bar(logits, planned.reads)
-        seen = reader.read(logits.__getitem__, np.asarray([0, count]), [planned.readout])
+        edits = {} if planned.edits is None else {0: planned.edits}
+        seen = reader.read(logits.__getitem__, np.asarray([0, count]), [planned.readout], edits)
         decoding.finish(planned, seen.of_request(0, 0, count, planned.reads))
         decoding.pages.check_integrity()

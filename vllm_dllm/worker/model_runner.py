@@ -1,6 +1,6 @@
 """Runs partial passes: any positions of any canvases, over vLLM's paged KV cache."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from types import SimpleNamespace
 from typing import Any
@@ -28,7 +28,7 @@ from vllm.v1.worker.gpu.cudagraph_utils import CudaGraphManager, profile_cudagra
 from vllm.v1.worker.utils import clear_layer_kv_caches
 from vllm.v1.worker.workspace import lock_workspace
 
-from vllm_dllm.messages import Batch, Readout, StepObservation
+from vllm_dllm.messages import Batch, Edits, Readout, StepObservation
 from vllm_dllm.models import family_of
 from vllm_dllm.vllm_messages import HIDDEN_CACHE, DllmModelRunnerOutput, DllmSchedulerOutput
 from vllm_dllm.worker.buffers import Inputs, Shape, StepBuffers
@@ -247,14 +247,20 @@ class DllmModelRunner:
             graph = self.graphs.choose(batch)
             hidden = self._prepare(self.buffers.fill(batch))() if graph is None else self.graphs.run(batch, graph)
         output = DllmModelRunnerOutput(req_ids=req_ids, req_id_to_index={r: i for i, r in enumerate(req_ids)})
-        output.observation = self._read(hidden[self._to_device(places)], batch.read_starts, batch.readouts)
+        output.observation = self._read(hidden[self._to_device(places)], batch.read_starts, batch.readouts, batch.edits)
         if output.observation is not None:  # tensor parallelism: the first rank has it
             output.observation.signals, output.observation.layer_tokens = signals, layer_tokens
         return output
 
-    def _read(self, rows: torch.Tensor, read_starts: np.ndarray, readouts: list[Readout]) -> StepObservation | None:
+    def _read(
+        self,
+        rows: torch.Tensor,
+        read_starts: np.ndarray,
+        readouts: list[Readout],
+        edits: Mapping[int, Edits] | None = None,
+    ) -> StepObservation | None:
         """Hidden states [N, hidden size] through the output head, as many at once as there is room for their logits."""
-        return self.reader.read(lambda lines: self.model.compute_logits(rows[lines]), read_starts, readouts)
+        return self.reader.read(lambda lines: self.model.compute_logits(rows[lines]), read_starts, readouts, edits)
 
     def _prepare(self, inputs: Inputs, for_capture: bool = False) -> Forward:
         """The forward of these inputs, which may be called again once they were filled with others of the same shape."""

@@ -1,13 +1,14 @@
 """From logits to tokens, confidences and the signals a pass was asked for. They leave the device in one copy."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 
 import numpy as np
 import torch
 from vllm.triton_utils import HAS_TRITON
 
-from vllm_dllm.messages import Readout, StepObservation
+from vllm_dllm.messages import Edits, Readout, StepObservation
+from vllm_dllm.worker.edits import apply
 from vllm_dllm.worker.host_copy import HostCopy
 
 LINES = 1024  # that go through the output head and are read at once: logits of a large vocabulary take room
@@ -29,11 +30,15 @@ class Reader:
         self.kernel = _kernel(torch.device(device))
 
     def read(
-        self, head: Callable[[slice], torch.Tensor | None], read_starts: np.ndarray, readouts: list[Readout]
+        self,
+        head: Callable[[slice], torch.Tensor | None],
+        read_starts: np.ndarray,
+        readouts: list[Readout],
+        edits: Mapping[int, Edits] | None = None,
     ) -> StepObservation | None:
         """`head` gives the logits of some of the lines, which may be overwritten; it is asked for a piece at a time.
 
-        Request i has lines read_starts[i] to read_starts[i + 1]. None where the head gives nothing (tensor-parallel
+        Request i has lines read_starts[i] to read_starts[i + 1], and `edits` what is done to them first. None where the head gives nothing (tensor-parallel
         ranks other than the first).
         """
         groups = _groups(read_starts, readouts)
@@ -42,6 +47,8 @@ class Reader:
             logits = head(slice(start, stop))
             if logits is not None:
                 result = result or _Result(int(read_starts[-1]), logits, readouts)
+                if edits:
+                    apply(logits, start, read_starts, edits)
                 self._read_piece(logits, start, groups, result)
         return None if result is None else result.observation(readouts)
 

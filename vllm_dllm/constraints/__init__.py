@@ -1,0 +1,5 @@
+"""What a request's tokens must be, whatever the model says: each constraint bars tokens before they are read."""
+
+from vllm_dllm.constraints.base import Constraint, admitted
+
+__all__ = ["Constraint", "admitted"]

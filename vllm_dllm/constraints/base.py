@@ -1,0 +1,37 @@
+"""A constraint on a request's tokens: it changes the logits before a pass is read, and has a say in what is fixed."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+
+from vllm_dllm.canvas import Canvas
+from vllm_dllm.messages import Edits
+
+
+class Constraint(ABC):
+    """One request's: plain Python over a canvas, asked in each pass. It knows nothing of policies, rules and vLLM."""
+
+    @abstractmethod
+    def edit(self, canvas: Canvas, reads: np.ndarray, edits: Edits) -> None:
+        """Add to `edits` what is to be done to the logits that predict the canvas positions `reads`."""
+
+    def admits(self, canvas: Canvas, position: int, token: int) -> bool:
+        """Whether a pass that has just fixed what `fix` was told may fix `token` at `position` too."""
+        return True
+
+    def fix(self, canvas: Canvas, position: int, token: int) -> None:  # noqa: B027 (most see it in the canvas)
+        """Told of each token that a pass fixes, in turn; `canvas` has it after the pass only."""
+
+
+def admitted(
+    constraints: Sequence[Constraint], canvas: Canvas, positions: np.ndarray, tokens: np.ndarray
+) -> np.ndarray:
+    """Which of a pass's tokens are fixed, tried in this order: booleans. Those refused stay masked for a later pass."""
+    kept = np.ones(len(positions), bool)
+    for i, (position, token) in enumerate(zip(positions.tolist(), tokens.tolist(), strict=True)):
+        kept[i] = all(c.admits(canvas, position, token) for c in constraints)
+        if kept[i]:
+            for constraint in constraints:
+                constraint.fix(canvas, position, token)
+    return kept

@@ -1,0 +1,23 @@
+"""No end token in front of given text: behind it there would be text that is not the answer's."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from vllm_dllm.constraints.base import Constraint
+
+
+class NoEndBeforeGiven(Constraint):
+    """Bars the end tokens at positions that have a given token somewhere to their right.
+
+    Behind the last given token they are allowed, and end the response as ever.
+    """
+
+    def __init__(self, end_ids: Iterable[int]):
+        self.ends = np.asarray(sorted(end_ids), np.int32)
+
+    def edit(self, canvas, reads, edits):
+        given = np.flatnonzero(canvas.given)
+        lines = np.flatnonzero(reads < given[-1])
+        if len(lines) and len(self.ends):
+            edits.barred.append((np.repeat(lines, len(self.ends)), np.tile(self.ends, len(lines))))
