@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from vllm_dllm.caching.registry import POLICIES
+from vllm_dllm.catalogue import DEFAULT_RULE, WINDOW_LENGTH, options
 from vllm_dllm.models import ARCHITECTURES
 from vllm_dllm.options import SettingError
-from vllm_dllm.settings import DEFAULT_RULE, WINDOW_LENGTH, ModelTraits, options, resolve
+from vllm_dllm.settings import ModelTraits, resolve
 
 ROOT = Path(__file__).parent.parent
 CHECKPOINTS = ("tiny-llada", "tiny-dream")

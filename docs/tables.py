@@ -15,8 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from vllm_dllm.caching.registry import OURS
+from vllm_dllm.catalogue import CACHE, GENERAL, RULE_OPTIONS, options
 from vllm_dllm.options import Option
-from vllm_dllm.settings import CACHE, GENERAL, RULE_OPTIONS, options
 from vllm_dllm.unmasking.registry import ALL_RULES
 
 ROOT = Path(__file__).parent.parent

@@ -18,10 +18,11 @@ from typing import Any
 from pydantic import ValidationError
 from vllm.engine.arg_utils import EngineArgs
 
+from vllm_dllm.catalogue import options
 from vllm_dllm.models import is_ours
 from vllm_dllm.options import Option, SettingError
 from vllm_dllm.patches.wrap import wrap
-from vllm_dllm.settings import given, options
+from vllm_dllm.settings import given
 
 CONFIG = "dllm_config"
 

@@ -12,6 +12,7 @@ from vllm.platforms import current_platform
 from vllm.utils.cpu_resource_utils import get_visible_memory_node
 
 from vllm_dllm.caching.pages import PAGE_SIZE
+from vllm_dllm.catalogue import GEN_LENGTH, HIDDEN_CACHE
 from vllm_dllm.machine import check_machine
 from vllm_dllm.models import family_of
 from vllm_dllm.models.checks import check as check_checkpoint
@@ -19,7 +20,7 @@ from vllm_dllm.models.generation import check_override
 from vllm_dllm.models.generation import defaults as checkpoint_defaults
 from vllm_dllm.options import SettingError
 from vllm_dllm.patches import owner
-from vllm_dllm.settings import GEN_LENGTH, HIDDEN_CACHE, ModelTraits, ServerSettings, given
+from vllm_dllm.settings import ModelTraits, ServerSettings, given
 from vllm_dllm.vllm_version import note_vllm
 
 logger = init_logger(f"vllm.{__name__}")  # below vLLM's logger, whose handler prints it

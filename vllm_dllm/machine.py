@@ -3,8 +3,8 @@
 import os
 from typing import Any
 
+from vllm_dllm.catalogue import GEN_LENGTH, TRACE
 from vllm_dllm.options import SettingError
-from vllm_dllm.settings import GEN_LENGTH, TRACE
 
 
 def check_machine(settings: dict[str, Any], max_model_len: int) -> None:

@@ -14,13 +14,13 @@ from vllm.v1.metrics.stats import SchedulerStats
 from vllm.v1.outputs import LogprobsLists
 from vllm.v1.request import Request, RequestStatus
 
+from vllm_dllm.catalogue import TRACE
 from vllm_dllm.decoding import Decoding, NotFinite, Sampling
 from vllm_dllm.engine_config import model_traits, server_settings
 from vllm_dllm.failed import NOT_FINITE, add_failed, end_failed
 from vllm_dllm.metrics import StepCounts
 from vllm_dllm.packing import pack
 from vllm_dllm.passes import Pass
-from vllm_dllm.settings import TRACE
 from vllm_dllm.trace import Trace
 from vllm_dllm.vllm_messages import DllmModelRunnerOutput, DllmSchedulerOutput
 

@@ -12,9 +12,9 @@ from vllm.config import VllmConfig
 from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import BeamSearchParams, SamplingParams
 
+from vllm_dllm.catalogue import GEN_LENGTH
 from vllm_dllm.engine_config import server_settings
 from vllm_dllm.options import SettingError
-from vllm_dllm.settings import GEN_LENGTH
 
 ONCE = "a diffusion model unmasks positions in any order, not from left to right"
 UNBUILT = "it is not built for diffusion decoding"

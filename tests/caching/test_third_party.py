@@ -27,7 +27,8 @@ def test_a_request_chooses_it(tmp_path, first):
 {first}
 from common import MASK
 from dense import decode
-from vllm_dllm.settings import options, resolve
+from vllm_dllm.catalogue import options
+from vllm_dllm.settings import resolve
 from vllm_dllm.options import SettingError
 
 assert options()["dllm_lookback"].default == 16
@@ -73,5 +74,5 @@ class Sliding(CachePolicy):
 )
 def test_a_policy_that_cannot_be_registered_is_refused_at_start(tmp_path, point, module, words):
     install(tmp_path, f"{point} = sliding_policy:Sliding", module)
-    result = python(tmp_path, "from vllm_dllm.settings import options; options()")
+    result = python(tmp_path, "from vllm_dllm.catalogue import options; options()")
     assert result.returncode and words in result.stderr, result.stderr

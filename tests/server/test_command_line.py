@@ -12,8 +12,8 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.cli_args import make_arg_parser
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
+from vllm_dllm.catalogue import GEN_LENGTH, options
 from vllm_dllm.options import SettingError
-from vllm_dllm.settings import GEN_LENGTH, options
 
 MODEL = str(CHECKPOINTS / "tiny-llada")
 

@@ -14,9 +14,10 @@ import vllm_dllm
 from vllm_dllm.caching import CachePolicy, PageLedger
 from vllm_dllm.caching.registry import POLICIES
 from vllm_dllm.canvas import Canvas
+from vllm_dllm.catalogue import RULE_OPTIONS, options
 from vllm_dllm.frontier import Blocks
 from vllm_dllm.options import Option, SettingError
-from vllm_dllm.settings import RULE_OPTIONS, ModelTraits, options, resolve
+from vllm_dllm.settings import ModelTraits, resolve
 from vllm_dllm.unmasking.base import UnmaskingRule, top
 from vllm_dllm.unmasking.scores import SCORES
 

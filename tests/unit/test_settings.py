@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from vllm_dllm.caching.registry import POLICIES
+from vllm_dllm.catalogue import options
 from vllm_dllm.frontier import Window
 from vllm_dllm.options import SettingError
-from vllm_dllm.settings import ModelTraits, ServerSettings, given, options, resolve
+from vllm_dllm.settings import ModelTraits, ServerSettings, given, resolve
 from vllm_dllm.unmasking.dream_steps import DreamSteps
 from vllm_dllm.unmasking.registry import RULES
 

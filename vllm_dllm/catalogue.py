@@ -1,0 +1,126 @@
+"""Every `dllm_*` setting there is: what it is called, what it means, and by whom it is read.
+
+A setting's name is the same everywhere: `dllm_cache` in `additional_config` and per request
+(`extra_args`, `vllm_xargs`), `--dllm-cache` on the command line, `cache` in code.
+"""
+
+import functools
+from dataclasses import dataclass
+
+from vllm_dllm.caching import CachePolicy
+from vllm_dllm.caching.registry import POLICIES
+from vllm_dllm.options import Option
+from vllm_dllm.unmasking import UnmaskingRule
+from vllm_dllm.unmasking.registry import ALL_RULES, RULES
+from vllm_dllm.unmasking.scores import SCORES
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What decides which other settings are read."""
+
+    policy: type[CachePolicy]
+    rule: type[UnmaskingRule]
+    score: str
+    window: bool
+    row_shift: int
+
+
+CACHE = Option("cache", str, "none", "the caching policy", choices=tuple(POLICIES))
+BLOCK_LENGTH = Option(
+    "block_length",
+    int,
+    32,
+    "positions in a block",
+    low=1,
+    when=lambda choice: not choice.window,
+    read_by="blocks, not a window",
+)
+WINDOW_LENGTH = Option(
+    "window_length",
+    int,
+    None,
+    "candidates are the first masked positions, this many, instead of a block's"
+    + "".join(f" ({p.name}: {p.window_length} unless set)" for p in POLICIES.values() if p.window_length),
+    low=1,
+    when=lambda choice: choice.window,
+    read_by="every policy but "
+    + ", ".join(f"`{p.name}`" for p in POLICIES.values() if p.needs_blocks)
+    + "; every rule but `dllm_steps`",
+)
+SCORE = Option("score", str, "confidence", "what ranks masked positions; origin: Dream's, with steps", choices=SCORES)
+# bounds that float32 can hold: an infinite score would not be a score, and sigma is squared
+SCORES_GIVEN = Option(
+    "scores",
+    list,
+    None,
+    "the scores of dllm_score=random, one for each response token",
+    low=-1e30,
+    high=1e30,
+    when=lambda choice: choice.score == "random",
+    read_by="`dllm_score=random`",
+)
+SIGMA = Option(
+    "certainty_sigma",
+    float,
+    None,
+    "certainty prior on the score, width in tokens",
+    low=0.01,
+    high=10000,
+    when=lambda choice: choice.score not in ("random", "origin"),
+    read_by="`dllm_score` of `confidence`, `margin` or `entropy`",
+)
+MAX_DELAY = Option(
+    "max_delay",
+    int,
+    0,
+    "passes that a refresh over a step's token budget may wait",
+    low=0,
+    when=lambda choice: choice.policy.name != CACHE.default,
+    read_by="every policy but `none`",
+)
+GEN_LENGTH = Option("gen_length", int, 256, "response length of a request without max_tokens", low=1, server_only=True)
+HIDDEN_CACHE = Option(
+    "hidden_cache",
+    bool,
+    None,
+    "keep hidden states, so that requests may choose a policy that needs them: "
+    + ", ".join(p.name for p in POLICIES.values() if p.needs_hidden()),
+    server_only=True,
+)
+TRACE = Option("trace", str, None, "a file that gets one JSON line for each finished request", server_only=True)
+
+RULE_OPTIONS = tuple(rule.option for rule in RULES.values())
+GENERAL = (
+    CACHE,
+    BLOCK_LENGTH,
+    WINDOW_LENGTH,
+    *RULE_OPTIONS,
+    SCORE,
+    SCORES_GIVEN,
+    SIGMA,
+    GEN_LENGTH,
+    MAX_DELAY,
+    HIDDEN_CACHE,
+    TRACE,
+)
+DEFAULT_RULE = ("threshold", 0.9)
+
+
+@functools.cache
+def options() -> dict[str, Option]:
+    """Every setting there is, by key: the general ones, then those of rules and of policies.
+
+    Raises ValueError if a rule or policy declares a setting that there is already, with another meaning.
+    """
+    found: dict[str, Option] = {}
+    for option in GENERAL:
+        if found.setdefault(option.key, option) is not option:
+            raise ValueError(f"an unmasking rule is chosen by {option.key}, another setting's name")
+    owners = [("unmasking rule", rule.option.name, rule.options) for rule in ALL_RULES]
+    owners += [("caching policy", policy.name, policy.options) for policy in POLICIES.values()]
+    for kind, name, own in owners:
+        for option in own:
+            if found.setdefault(option.key, option) != option:
+                raise ValueError(f"{kind} {name} declares {option.key}, another setting's name")
+    return found
