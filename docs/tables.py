@@ -28,6 +28,8 @@ def read_by(option: Option) -> str:
     """Who reads a setting: as it says itself, and the policies that list it."""
     if option.server_only:
         return "the server"
+    if option.request_only:
+        return "every request, not the server"
     if option in RULE_OPTIONS:
         return "the rule it chooses"
     readers = ", ".join(f"`{policy.name}`" for policy in OURS if option in policy.options)

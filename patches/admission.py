@@ -3,6 +3,7 @@
 What: for our architectures, vLLM's InputProcessor also
   - refuses sampling parameters and `dllm_*` settings that cannot be honoured (vllm_dllm.validation);
   - gives a request without `max_tokens` its response length, and refuses one that does not fit;
+  - turns the strings of `dllm_template` and `dllm_suffix` into token ids;
   - refuses beam search, resumable (streaming-input) requests and prompt embeddings.
 Why: the one place that every request of every API passes with its prompt's tokens, and whose errors become
   HTTP 400 (or an exception offline). vLLM's hooks see either the parameters (logits processors) or belong
@@ -36,7 +37,9 @@ def _process_inputs(original, self, request_id, prompt, params, *args, resumable
             raise SettingError("prompt_embeds is not allowed: a diffusion model's prompt must be token ids")
         own = request.sampling_params
         own.max_tokens = wanted  # vLLM's own default is the room that is left
-        own.max_tokens = validation.check_request(self.vllm_config, own, request.prompt_token_ids)
+        encode = validation.encoder(self.tokenizer)
+        checked = validation.check_request(self.vllm_config, own, request.prompt_token_ids, encode)
+        own.max_tokens, own.extra_args = checked.max_tokens, checked.extra_args
     except SettingError as e:
         raise validation.Refusal.of(e) from e
     return request

@@ -63,6 +63,8 @@ def _add_cli_args(original, parser):
         help="Any dllm_* settings, as JSON.",
     )
     for option in options().values():
+        if option.request_only:
+            continue
         default = "" if option.default is None else f" Default: {option.default}."
         group.add_argument(
             option.flag,

@@ -21,24 +21,25 @@ from vllm_dllm.options import SettingError
 from vllm_dllm.patches.wrap import wrap
 
 
-def _refuse(config: Any, prompt: Any, params: Any) -> None:
+def _refuse(engine: Any, prompt: Any, params: Any) -> None:
     """Raise Refusal for a request that patches/admission.py is going to refuse."""
     try:
         if isinstance(params, SamplingParams) and isinstance(prompt, dict) and "prompt_token_ids" in prompt:
-            validation.check_request(config, params, prompt["prompt_token_ids"])
+            encode = validation.encoder(engine.renderer.tokenizer)
+            validation.check_request(engine.vllm_config, params, prompt["prompt_token_ids"], encode)
     except SettingError as e:
         raise validation.Refusal.of(e) from e
 
 
 def _generate(original, self, prompt, sampling_params, *args, **kwargs):
     if is_ours(self.model_config):
-        _refuse(self.vllm_config, prompt, sampling_params)
+        _refuse(self, prompt, sampling_params)
     return original(self, prompt, sampling_params, *args, **kwargs)
 
 
 def _generate_with_builtin_tools(original, self, request_id, engine_input, sampling_params, *args, **kwargs):
     if is_ours(self.engine_client.model_config):
-        _refuse(self.engine_client.vllm_config, engine_input, sampling_params)
+        _refuse(self.engine_client, engine_input, sampling_params)
     return original(self, request_id, engine_input, sampling_params, *args, **kwargs)
 
 

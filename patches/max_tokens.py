@@ -45,13 +45,11 @@ def _room(room: int) -> int:
     return max(room, 1)
 
 
-def _complete(params, named: Named | None, room: int):
-    """`params` with the length that the request names, or None where only the prompt's length decides."""
-    if named:
+def _complete(params, named: Named | None):
+    """`params` with the length that the request names, None where it names none: the template's or the server's."""
+    if named != 0:
         params.max_tokens = named
-    elif named is None and room < 1:
-        params.max_tokens = None
-    return params  # else vLLM's value is the server's default, or the room that is left
+    return params
 
 
 def _refuse(named: Named | None, least: int) -> None:
@@ -62,14 +60,14 @@ def _refuse(named: Named | None, least: int) -> None:
 def _of_chat(original, self, max_tokens, default_sampling_params):
     named = _named(self)
     _refuse(named, 1)
-    return _complete(original(self, _room(max_tokens), default_sampling_params), named, max_tokens)
+    return _complete(original(self, _room(max_tokens), default_sampling_params), named)
 
 
 def _of_response(original, self, default_max_tokens, default_sampling_params=None):
     named = _named(self)
     _refuse(named, 1)
     params = original(self, _room(default_max_tokens), default_sampling_params)
-    return _complete(params, named, default_max_tokens)
+    return _complete(params, named)
 
 
 def _of_completion(original, self, max_tokens, default_sampling_params=None):
@@ -78,8 +76,7 @@ def _of_completion(original, self, max_tokens, default_sampling_params=None):
     params = original(self, _room(max_tokens), default_sampling_params)
     if named is None:  # vLLM's value is cut to the room beside the first prompt, for all of them
         self.max_tokens = Unnamed(params.max_tokens)
-        params.max_tokens = None
-    return _complete(params, named, max_tokens)
+    return _complete(params, named)
 
 
 def apply() -> None:

@@ -1,5 +1,6 @@
 """Golden cases as requests, and what an answer has to be."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,18 +28,28 @@ class Case:
         return settings(self.case)
 
     @property
+    def xargs(self) -> dict:
+        """The settings over HTTP: a list in a list as its JSON text."""
+        keys = self.settings
+        return keys | ({"dllm_template": json.dumps(keys["dllm_template"])} if "dllm_template" in keys else {})
+
+    @property
     def prompt(self) -> dict:
         return {"prompt_token_ids": self.case["prompt_ids"]}
 
     @property
     def ends_at_eos(self) -> bool:
-        return self.case["source"] == "elastic"
+        return self.case["source"] == "elastic" or self.case.get("stop", False)
+
+    @property
+    def max_tokens(self) -> int:
+        return self.case["gen_length"] if "gen_length" in self.case else len(self.case["response_ids"])
 
     @property
     def params(self) -> SamplingParams:
         return SamplingParams(
             temperature=0,
-            max_tokens=self.case["gen_length"],
+            max_tokens=self.max_tokens,
             ignore_eos=not self.ends_at_eos,
             extra_args=self.settings,
         )
@@ -47,10 +58,10 @@ class Case:
         """The same over HTTP: the answer's tokens and the request's trace."""
         body = {
             "prompt": self.case["prompt_ids"],
-            "max_tokens": self.case["gen_length"],
+            "max_tokens": self.max_tokens,
             "ignore_eos": not self.ends_at_eos,
             "return_token_ids": True,
-            "vllm_xargs": self.settings,
+            "vllm_xargs": self.xargs,
         }
         answer = server.post("/v1/completions", body).raise_for_status().json()
         return answer["choices"][0]["token_ids"], server.trace(answer["id"])

@@ -34,12 +34,10 @@ class Canvas:
         frontier: Frontier,
         given: Mapping[int, int] | None = None,
         suffix_ids: Sequence[int] = (),
-        end: int | None = None,
         drop_behind: frozenset[int] = frozenset(),
     ):
         """`given`: tokens that are fixed from the start, by position in the response part of the canvas.
-        `suffix_ids`: text behind the response. `end`: how far the canvas exists; None: all of it.
-        `drop_behind`: once one of these tokens is unmasked, masked positions behind it are dropped."""
+        `suffix_ids`: text behind the response. `drop_behind`: once one of these tokens is unmasked, masked positions behind it are dropped."""
         self.prompt_len = len(prompt_ids)
         self.gen_length = gen_length
         self.response_end = self.prompt_len + gen_length
@@ -53,7 +51,7 @@ class Canvas:
             self.tokens[position] = token
             self.given[position] = True
         self.masked = ~self.given
-        self.end = self.length if end is None else end
+        self.end = self.prompt_len
         self.drop_behind = drop_behind
         self.dropped_from = self.length  # masked positions from here on stay masked
         # the pass in which a position was unmasked
@@ -64,6 +62,7 @@ class Canvas:
         self._candidates: np.ndarray | None = None
         self._final = self.prompt_len
         frontier.start(self)
+        self.end = frontier.extent(self)
 
     @property
     def response(self) -> np.ndarray:
@@ -115,9 +114,4 @@ class Canvas:
                 self.dropped_from = min(self.dropped_from, int(ends[0]) + 1)
         self._candidates = None
         self.frontier.advance(self)
-
-    def grow(self, end: int) -> None:
-        """Have the canvas exist up to `end`."""
-        assert self.end <= end <= self.length, f"a canvas of {self.length} cannot grow from {self.end} to {end}"
-        self.end = end
-        self._candidates = None
+        self.end = self.frontier.extent(self)

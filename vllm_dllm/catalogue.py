@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from vllm_dllm.caching import CachePolicy
 from vllm_dllm.caching.registry import POLICIES
+from vllm_dllm.given_text import SUFFIX, TEMPLATE
 from vllm_dllm.options import Option
 from vllm_dllm.unmasking import UnmaskingRule
 from vllm_dllm.unmasking.registry import ALL_RULES, RULES
@@ -47,6 +48,13 @@ WINDOW_LENGTH = Option(
     read_by="every policy but "
     + ", ".join(f"`{p.name}`" for p in POLICIES.values() if p.needs_blocks)
     + "; every rule but `dllm_steps`",
+)
+HORIZON = Option(
+    "horizon",
+    int,
+    None,
+    "the canvas exists so many positions behind the active block (or window) and grows with it; unset: all of it does",
+    low=0,
 )
 SCORE = Option("score", str, "confidence", "what ranks masked positions; origin: Dream's, with steps", choices=SCORES)
 # bounds that float32 can hold: an infinite score would not be a score, and sigma is squared
@@ -95,6 +103,7 @@ GENERAL = (
     CACHE,
     BLOCK_LENGTH,
     WINDOW_LENGTH,
+    HORIZON,
     *RULE_OPTIONS,
     SCORE,
     SCORES_GIVEN,
@@ -103,6 +112,8 @@ GENERAL = (
     MAX_DELAY,
     HIDDEN_CACHE,
     TRACE,
+    TEMPLATE,
+    SUFFIX,
 )
 DEFAULT_RULE = ("threshold", 0.9)
 

@@ -10,6 +10,7 @@ import numpy as np
 from vllm_dllm.caching.pages import PAGE_SIZE, RESET, PageLedger
 from vllm_dllm.canvas import Canvas
 from vllm_dllm.constraints import Constraint, admitted
+from vllm_dllm.given_text import NO_TEXT, GivenText
 from vllm_dllm.messages import Edits, Observation, Readout
 from vllm_dllm.passes import Pass
 from vllm_dllm.records import PassRecord
@@ -69,6 +70,8 @@ class Decoding:
         traits: ModelTraits,
         page_size: int = PAGE_SIZE,
         recorded: bool = False,
+        text: GivenText = NO_TEXT,
+        constraints: Sequence[Constraint] = (),
     ):
         """Raises SettingError if the settings do not fit the canvas. `recorded`: keep a record of each pass."""
         settings.check_canvas(gen_length)
@@ -81,9 +84,11 @@ class Decoding:
             gen_length,
             traits.mask_id,
             settings.make_frontier(),
+            given=text.at(len(prompt_ids)),
+            suffix_ids=text.suffix,
             drop_behind=sampling.end_ids if self.policy.drops_behind_end else frozenset(),
         )
-        self.constraints: list[Constraint] = []
+        self.constraints = list(constraints)
         self.pages = PageLedger(self.canvas.length, page_size, self.canvas.end, self.policy.reasons)
         self.scores = settings.scores
         if self.policy.looks_ahead and self.scores is None:  # `random` once for all, to be known before a pass
@@ -92,7 +97,9 @@ class Decoding:
         self.postponed = 0  # passes that a due refresh has waited
         self.sent = 0  # response tokens already given to the user
         # per response position: ids, log probabilities and rank, where the request wants them
-        self.logprobs: list[Any] | None = None if sampling.logprobs is None else [None] * gen_length
+        self.logprobs: list[Any] | None = None
+        if sampling.logprobs is not None:
+            self.logprobs = [_certain(token) for token in self.canvas.response.tolist()]  # masked ones follow
         self.record: list[PassRecord] | None = [] if recorded else None
 
     # ---- before a pass ----
@@ -215,3 +222,8 @@ class Decoding:
         """The response tokens that became final since the last call."""
         start, self.sent = self.sent, self.canvas.final
         return self.canvas.response[start : self.sent].tolist()
+
+
+def _certain(token: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """The log probabilities of a given token: there was nothing to choose."""
+    return np.asarray([token], np.int32), np.zeros(1, np.float32), 1

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from vllm.sampling_params import SamplingParams
 
+from vllm_dllm.given_text import SUFFIX
 from vllm_dllm.options import SettingError
 from vllm_dllm.settings import given
 from vllm_dllm.validation import ONCE, REFUSED, UNBUILT, refusal
@@ -83,6 +84,20 @@ def check_fields(request: Any, can_call_tools: bool, by_priority: bool) -> None:
         )
     if getattr(request, "priority", 0) and not by_priority:
         raise refusal("priority", request.priority, "0", "the server was not started with --scheduling-policy priority")
+
+
+def take_suffix(request: Any) -> None:
+    """Make a text completion's `suffix` its `dllm_suffix`. Raises SettingError where it has one already."""
+    suffix = getattr(request, "suffix", None)
+    if suffix is None or "suffix" not in type(request).model_fields:
+        return
+    own = given(request.vllm_xargs)
+    if SUFFIX.key in own:
+        raise SettingError(
+            f"suffix={suffix!r} is not allowed with {SUFFIX.key}={own[SUFFIX.key]!r}: they are the same thing"
+        )
+    request.vllm_xargs = (request.vllm_xargs or {}) | {SUFFIX.key: suffix}
+    request.suffix = None
 
 
 def _value(request: Any, name: str) -> Any:

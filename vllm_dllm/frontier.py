@@ -1,4 +1,10 @@
-"""The frontier: which masked positions of a canvas may be unmasked now. A block, or a sliding window."""
+"""The frontier: which masked positions of a canvas may be unmasked now, and how far it has to exist for that.
+
+A block or a sliding window; with a horizon the canvas grows before it:
+
+      prompt        done        active block    horizon      does not exist yet
+    | t t t t t t | t t t t t | t m t m m m m | m m m m m |  .  .  .  .  .  .  .
+"""
 
 from abc import ABC, abstractmethod
 from typing import Protocol
@@ -12,6 +18,7 @@ class Positions(Protocol):
     prompt_len: int
     gen_length: int
     response_end: int
+    length: int
     end: int
     dropped_from: int
     masked: np.ndarray
@@ -25,7 +32,8 @@ class Frontier(ABC):
     """Where one request's candidates come from. Positions are canvas positions.
 
     `begin` and `stop` bound the active block, `number` counts the blocks before it, `began` is the number of
-    passes that were finished when it became active.
+    passes that were finished when it became active. `horizon`: how many positions exist behind the active block
+    (or window); None: all of them.
     """
 
     count: int  # blocks in all
@@ -33,6 +41,9 @@ class Frontier(ABC):
     stop: int
     number = 0
     began = 0
+
+    def __init__(self, horizon: int | None = None):
+        self.horizon = horizon
 
     @abstractmethod
     def start(self, canvas: Positions) -> None:
@@ -45,6 +56,17 @@ class Frontier(ABC):
     def candidates(self, canvas: Positions) -> np.ndarray:
         """int64 masked positions that may be unmasked now, ascending."""
 
+    @abstractmethod
+    def ahead(self, canvas: Positions) -> int:
+        """The position behind the active block's (or window's) last one."""
+
+    def extent(self, canvas: Positions) -> int:
+        """How far the canvas exists now. Text behind the response comes with the response's last position."""
+        if self.horizon is None:
+            return canvas.length
+        end = self.ahead(canvas) + self.horizon
+        return canvas.length if end >= canvas.response_end else max(end, canvas.end)
+
 
 class Blocks(Frontier):
     """The response cut into blocks of `block_length` positions, given ones included, decoded left to right.
@@ -52,7 +74,8 @@ class Blocks(Frontier):
     A block without masked positions is passed over. The last one may be shorter.
     """
 
-    def __init__(self, block_length: int):
+    def __init__(self, block_length: int, horizon: int | None = None):
+        super().__init__(horizon)
         self.block_length = block_length
 
     def start(self, canvas):
@@ -75,11 +98,15 @@ class Blocks(Frontier):
         stop = min(self.stop, canvas.end, canvas.dropped_from)
         return self.begin + np.flatnonzero(canvas.masked[self.begin : stop])
 
+    def ahead(self, canvas):
+        return self.stop
+
 
 class Window(Frontier):
     """The first `length` masked positions of the response, wherever they are. The response is one block."""
 
-    def __init__(self, length: int):
+    def __init__(self, length: int, horizon: int | None = None):
+        super().__init__(horizon)
         self.length = length
 
     def start(self, canvas):
@@ -88,6 +115,10 @@ class Window(Frontier):
 
     def candidates(self, canvas):
         return canvas.open()[: self.length]
+
+    def ahead(self, canvas):
+        masked = np.flatnonzero(canvas.masked[: canvas.dropped_from])[: self.length]
+        return int(masked[-1]) + 1 if len(masked) else canvas.prompt_len
 
 
 def num_blocks(gen_length: int, block_length: int) -> int:

@@ -28,7 +28,8 @@ logger = init_logger(f"vllm.{__name__}")  # below vLLM's own, which has the hand
 COUNTERS = {
     "passes": "Passes: forwards of the model over positions of one request's canvas.",
     "computed_tokens": "Positions computed; a mean over the layers where they compute different numbers.",
-    "cacheless_tokens": "Positions that an engine without a cache would have computed: the canvas in each pass.",
+    "cacheless_tokens": "Positions that an engine without a cache would have computed: the canvas in each pass, as far as it exists.",
+    "absent_tokens": "Positions that did not exist yet in a pass: the canvas behind its horizon (dllm_horizon).",
     "full_passes": "Passes that computed the whole canvas from the first layer on.",
     "postponed_refreshes": "Passes that went on without a due refresh (dllm_max_delay).",
     "failed_requests": "Requests that ended with an error, because the model's output was not finite.",
@@ -61,6 +62,7 @@ class StepCounts:
         counts["passes"] += 1
         counts["computed_tokens"] += round(sum(layers) / len(layers)) if layers else len(done.queries)
         counts["cacheless_tokens"] += done.end
+        self.count("absent_tokens", decoding.canvas.length - done.end)
         counts["full_passes"] += done.full
         counts["postponed_refreshes"] += decoding.postponed > 0
         counts[f"pass_unmasked_tokens={len(finished.unmasked)}"] += 1

@@ -38,6 +38,7 @@ class Option:
     open_low: bool = False  # the lower bound itself is not allowed
     choices: tuple[str, ...] | None = None
     server_only: bool = False
+    request_only: bool = False
     # what it is read for, in words and as a question to a request's `Choice` (catalogue.py); for an option of a policy
     # or a rule besides that it was chosen
     read_by: str = ""

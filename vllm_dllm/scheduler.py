@@ -15,10 +15,14 @@ from vllm.v1.outputs import LogprobsLists
 from vllm.v1.request import Request, RequestStatus
 
 from vllm_dllm.catalogue import TRACE
+from vllm_dllm.constraints import Constraint
+from vllm_dllm.constraints.ends import NoEndBeforeGiven
 from vllm_dllm.decoding import Decoding, NotFinite, Sampling
 from vllm_dllm.engine_config import model_traits, server_settings
 from vllm_dllm.failed import NOT_FINITE, add_failed, end_failed
+from vllm_dllm.given_text import GivenText, given_text
 from vllm_dllm.metrics import StepCounts
+from vllm_dllm.models.ends import ends_of
 from vllm_dllm.packing import pack
 from vllm_dllm.passes import Pass
 from vllm_dllm.trace import Trace
@@ -48,6 +52,7 @@ class DllmScheduler(Scheduler):
         super().__init__(*args, **kwargs)
         self.traits = model_traits(self.vllm_config)
         self.settings = server_settings(self.vllm_config)
+        self.ends = ends_of(self.vllm_config.model_config)
         self.active: dict[str, Running] = {}  # the running requests
         self.steps: dict[int, list[tuple[str, Running, Pass]]] = {}  # the steps in flight, by number
         trace = self.settings.value(TRACE)
@@ -134,25 +139,26 @@ class DllmScheduler(Scheduler):
         admitted: list[Request] = []
         while self.waiting and len(self.running) + len(admitted) < self.max_num_active_reqs:
             request = self.waiting.peek_request()
-            canvas_len = request.num_prompt_tokens + request.max_tokens
+            text = given_text(request.sampling_params.extra_args)
+            canvas_len = request.num_prompt_tokens + request.max_tokens + len(text.suffix)
             if canvas_len > budget:
                 break
             others = bool(self.running or admitted)
             if self.kv_cache_manager.allocate_slots(request, canvas_len, has_scheduled_reqs=others) is None:
                 break
             self.waiting.pop_request()
-            running = self.active[request.request_id] = Running(self._start(request))
+            running = self.active[request.request_id] = Running(self._start(request, text))
             running.planned = running.decoding.plan()
             request.status = RequestStatus.RUNNING
             if self.log_stats:
                 request.record_event(EngineCoreEventType.SCHEDULED)
             if request.prefill_stats is not None:
                 request.prefill_stats.set(request.num_prompt_tokens, 0, 0)  # none of it came from a cache
-            budget -= canvas_len
+            budget -= running.planned.most_tokens  # the whole canvas, as far as it exists
             admitted.append(request)
         return admitted
 
-    def _start(self, request: Request) -> Decoding:
+    def _start(self, request: Request, text: GivenText) -> Decoding:
         params = request.sampling_params
         sampling = Sampling(
             params.temperature, params.top_k, params.top_p, params.seed, params.num_logprobs, end_token_ids(params)
@@ -165,7 +171,12 @@ class DllmScheduler(Scheduler):
             self.traits,
             self.block_size,
             recorded=self.trace is not None,
+            text=text,
+            constraints=self._constraints(text),
         )
+
+    def _constraints(self, text: GivenText) -> list[Constraint]:
+        return [NoEndBeforeGiven(self.ends.all)] if text else []
 
     def _pages(self, request: Request) -> list[int]:
         return self.kv_cache_manager.get_block_ids(request.request_id)[0]
@@ -277,12 +288,13 @@ def end_token_ids(params: SamplingParams) -> frozenset[int]:
 
 
 def _logprobs_lists(parts: list[tuple[int, list[Any]]], num_requests: int) -> LogprobsLists:
-    """vLLM's form: rows of all requests one after the other, padded to the most log probabilities asked for."""
+    """vLLM's form: rows of all requests one after the other, padded to the most log probabilities asked for with their own token."""
     rows = [row for _, part in parts for row in part]
     width = max((len(ids) for ids, _, _ in rows), default=1)
-    ids = np.zeros((len(rows), width), np.int32)
-    logprobs = np.full((len(rows), width), -np.inf, np.float32)
+    ids = np.empty((len(rows), width), np.int32)
+    logprobs = np.empty((len(rows), width), np.float32)
     for i, (row_ids, row_logprobs, _) in enumerate(rows):
+        ids[i], logprobs[i] = row_ids[0], row_logprobs[0]  # a given token has no others beside it
         ids[i, : len(row_ids)] = row_ids
         logprobs[i, : len(row_ids)] = row_logprobs
     counts = dict((i, len(part)) for i, part in parts)

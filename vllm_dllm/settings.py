@@ -15,6 +15,7 @@ from vllm_dllm.catalogue import (
     DEFAULT_RULE,
     GENERAL,
     HIDDEN_CACHE,
+    HORIZON,
     MAX_DELAY,
     RULE_OPTIONS,
     SCORE,
@@ -25,6 +26,7 @@ from vllm_dllm.catalogue import (
     options,
 )
 from vllm_dllm.frontier import Blocks, Frontier, Window, num_blocks
+from vllm_dllm.given_text import SUFFIX, TEMPLATE
 from vllm_dllm.options import Option, SettingError, names
 from vllm_dllm.unmasking import UnmaskingRule
 from vllm_dllm.unmasking.registry import RULES, rule_class
@@ -55,6 +57,7 @@ class Settings:
     rule_options: dict[str, Any]
     block_length: int
     window_length: int | None
+    horizon: int | None
     score: str  # with CONFIDENCE64 beside SCORES
     scores: np.ndarray | None
     certainty_sigma: float | None
@@ -77,7 +80,9 @@ class Settings:
         return rule
 
     def make_frontier(self) -> Frontier:
-        return Blocks(self.block_length) if self.window_length is None else Window(self.window_length)
+        if self.window_length is None:
+            return Blocks(self.block_length, self.horizon)
+        return Window(self.window_length, self.horizon)
 
     def check_canvas(self, gen_length: int) -> None:
         """Raise SettingError if they do not fit a response of this length."""
@@ -99,6 +104,9 @@ class ServerSettings:
     def __init__(self, settings: Mapping[str, Any] | None, traits: ModelTraits):
         self.traits = traits
         self.given = _checked(settings)
+        for key, value in self.given.items():
+            if options()[key].request_only:
+                raise SettingError(f"{key}={value!r} is not allowed for a server: it is a request's setting")
         self._resolved: dict[str, Settings] = {}  # by what a request gives
         self.defaults = _resolve(self.given, {}, traits)
 
@@ -114,12 +122,17 @@ class ServerSettings:
         """A request's settings over the server's.
 
         A policy, rule, score or window that the request chooses replaces the server's together with the settings
-        that go with it. Raises SettingError for a setting that is unknown, out of range, the server's alone,
-        or not read by what is chosen.
+        that go with it. A request with given text has no horizon but its own, or it might not see that text. The text
+        itself is not looked at. Raises SettingError for a setting that is unknown, out of range, the server's alone, or
+        not read by what is chosen.
         """
         own = given(request)
+        text = [own.pop(option.key, None) for option in (TEMPLATE, SUFFIX)]
+        server = self.given
+        if any(text) and HORIZON.key in server:
+            server = {k: v for k, v in server.items() if k != HORIZON.key}
         try:
-            key = json.dumps(own, sort_keys=True)
+            key = json.dumps([own, server is self.given], sort_keys=True)
         except TypeError:  # something that is no JSON, and is about to be refused
             key = repr(own)
         if key not in self._resolved:
@@ -131,7 +144,7 @@ class ServerSettings:
                     raise SettingError(
                         f"{name}={checked[name]!r} is not allowed in a request: it is the server's setting"
                     )
-            self._resolved[key] = _resolve(self.given, checked, self.traits)
+            self._resolved[key] = _resolve(server, checked, self.traits)
         return self._resolved[key]
 
 
@@ -197,6 +210,7 @@ def _resolve(server: Mapping[str, Any], own: Mapping[str, Any], traits: ModelTra
         rule_options={o.name: value(o) for o in rule.options if o in read},
         block_length=value(BLOCK_LENGTH),
         window_length=window,
+        horizon=value(HORIZON),
         score=score,
         scores=None if scores is None else np.asarray(scores, np.float32),
         certainty_sigma=if_read(SIGMA),

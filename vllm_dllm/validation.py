@@ -5,15 +5,16 @@ Fields that the APIs of a server have besides are in fields.py.
 
 import dataclasses
 import textwrap
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from vllm.config import VllmConfig
 from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import BeamSearchParams, SamplingParams
 
 from vllm_dllm.catalogue import GEN_LENGTH
-from vllm_dllm.engine_config import server_settings
+from vllm_dllm.engine_config import model_traits, server_settings
+from vllm_dllm.given_text import NO_TEXT, SUFFIX, TEMPLATE, GivenText, given_text, with_token_ids
 from vllm_dllm.options import SettingError
 
 ONCE = "a diffusion model unmasks positions in any order, not from left to right"
@@ -87,34 +88,84 @@ def check_prompt(config: VllmConfig, prompt_ids: Sequence[int]) -> None:
         )
 
 
-def response_length(config: VllmConfig, prompt_len: int, max_tokens: int | None) -> int:
-    """The request's response length in tokens; without `max_tokens`, `dllm_gen_length` or what room there is.
+def response_length(config: VllmConfig, prompt_len: int, max_tokens: int | None, text: GivenText = NO_TEXT) -> int:
+    """The request's response length in tokens: the template's, or `max_tokens`, or `dllm_gen_length` or what room there
+    is.
 
-    Raises SettingError if prompt and response exceed `max_model_len`.
+    Raises SettingError if prompt, response and suffix exceed `max_model_len`, or for a `max_tokens` that is not the
+    template's.
     """
     limit = config.model_config.max_model_len
-    if max_tokens is None:
-        if prompt_len >= limit:
+    beside = f"the prompt's {prompt_len} tokens"
+    others = prompt_len + len(text.suffix)
+    if text.suffix:
+        beside += f" and the suffix's {len(text.suffix)}"
+    name = getattr(max_tokens, "field", "max_tokens")  # what the client calls it (patches/max_tokens.py)
+    if text.response is not None:
+        length = len(text.response)
+        if max_tokens not in (None, length) and not _is_unnamed(max_tokens):
+            raise SettingError(
+                f"{name}={max_tokens} is not allowed with {TEMPLATE.key}: it must be left out or {length}, the "
+                "template's positions"
+            )
+        name, max_tokens = f"{TEMPLATE.key} of {length} positions", length
+    elif max_tokens is None:
+        if others >= limit:
+            what = "suffix" if prompt_len < limit else "prompt"
             raise SettingError(
                 f"a prompt of {prompt_len} tokens is not allowed: it must have at most {limit - 1}, one less than "
-                "max_model_len, to leave room for a response",
-                "prompt",
+                "max_model_len, to leave room for a response"
+                if what == "prompt"
+                else f"{SUFFIX.key} of {len(text.suffix)} tokens is not allowed: with the prompt's {prompt_len} it must "
+                f"have at most {limit - 1}, one less than max_model_len, to leave room for a response",
+                what,
             )
         default = server_settings(config).value(GEN_LENGTH)
-        return min(default, limit - prompt_len)
-    if prompt_len + max_tokens > limit:
-        name = getattr(max_tokens, "field", "max_tokens")  # what the client calls it (patches/max_tokens.py)
+        return min(default, limit - others)
+    else:
+        name = f"{name}={max_tokens}"
+    if others + max_tokens > limit:
         raise SettingError(
-            f"{name}={max_tokens} is not allowed: with the prompt's {prompt_len} tokens the canvas has "
-            f"{prompt_len + max_tokens}, and it must be at most {limit} (max_model_len)"
+            f"{name} is not allowed: with {beside} the canvas has {others + max_tokens}, and it must be at most {limit} "
+            "(max_model_len)"
         )
     return int(max_tokens)
 
 
-def check_request(config: VllmConfig, params: SamplingParams, prompt_ids: Sequence[int]) -> int:
-    """The request's response length in tokens. Raises SettingError unless it can be decoded as it asks."""
+def _is_unnamed(max_tokens: int) -> bool:
+    """Whether this is what a SamplingParams has that names no length: a server's requests have a subclass or None."""
+    return type(max_tokens) is int and max_tokens == SamplingParams().max_tokens
+
+
+class Checked(NamedTuple):
+    """What a request that can be decoded gets in place of its own."""
+
+    max_tokens: int
+    extra_args: dict[str, Any] | None
+
+
+def check_request(
+    config: VllmConfig,
+    params: SamplingParams,
+    prompt_ids: Sequence[int],
+    encode: Callable[[str], Sequence[int]] | None,
+) -> Checked:
+    """The response's length in tokens, and the settings with token ids in place of texts (`encode` makes them).
+
+    Raises SettingError unless the request can be decoded as it asks.
+    """
     check_params(params)
     check_prompt(config, prompt_ids)
-    length = response_length(config, len(prompt_ids), params.max_tokens)
-    server_settings(config).of_request(params.extra_args).check_canvas(length)
-    return length
+    extra_args = with_token_ids(params.extra_args, encode)
+    text = given_text(extra_args)
+    text.check_ids(config.model_config.get_vocab_size(), model_traits(config).mask_id)
+    length = response_length(config, len(prompt_ids), params.max_tokens, text)
+    server_settings(config).of_request(extra_args).check_canvas(length)
+    return Checked(length, extra_args)
+
+
+def encoder(tokenizer: Any) -> Callable[[str], Sequence[int]] | None:
+    """How `tokenizer` (vLLM's, or None) makes token ids of a text: of that alone, without special tokens around it."""
+    if tokenizer is None:
+        return None
+    return lambda text: tokenizer.encode(text, add_special_tokens=False)

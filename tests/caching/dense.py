@@ -6,6 +6,7 @@ attention, and attends to the whole canvas. Float32, one request at a time.
 """
 
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -13,7 +14,9 @@ import torch.nn.functional as F
 from common import CHECKPOINTS, EOS, MASK
 from train import load, rope
 
+from vllm_dllm.constraints import Constraint
 from vllm_dllm.decoding import Decoding, Sampling
+from vllm_dllm.given_text import NO_TEXT, GivenText
 from vllm_dllm.settings import ModelTraits, resolve
 from vllm_dllm.worker.readout import Reader
 
@@ -63,10 +66,18 @@ class DenseCanvas:
         return net.head(net.norm(x))
 
 
-def new_decoding(name: str, prompt_ids: list[int], gen_length: int, settings: dict, **sampling) -> Decoding:
+def new_decoding(
+    name: str,
+    prompt_ids: list[int],
+    gen_length: int,
+    settings: dict,
+    text: GivenText = NO_TEXT,
+    constraints: Sequence[Constraint] = (),
+    **sampling,
+) -> Decoding:
     traits = TRAITS[name]
-    resolved = resolve({}, settings, traits)
-    return Decoding(prompt_ids, gen_length, resolved, Sampling(**sampling), traits, recorded=True)
+    more = {"text": text, "constraints": constraints, "recorded": True}
+    return Decoding(prompt_ids, gen_length, resolve({}, settings, traits), Sampling(**sampling), traits, **more)
 
 
 def decode(
@@ -78,8 +89,7 @@ def decode(
     return decoding
 
 
-def run(name: str, decoding: Decoding, stop_at_eos: bool = False, bar=lambda logits, reads: None) -> None:
-    """Decode. `bar` may change the logits [N, vocabulary] of the positions `reads` [N] before they are read."""
+def run(name: str, decoding: Decoding, stop_at_eos: bool = False) -> None:
     traits = TRAITS[name]
     canvas, dense = decoding.canvas, DenseCanvas(model(name), decoding.canvas.length)
     reader = Reader(SAMPLER[name], MASK)
@@ -89,7 +99,6 @@ def run(name: str, decoding: Decoding, stop_at_eos: bool = False, bar=lambda log
         logits = dense.forward(planned.token_ids, planned.queries, planned.end)[torch.from_numpy(planned.places)]
         assert (planned.queries[planned.places] == planned.reads + traits.row_shift).all(), "a row is not computed"
         count = len(planned.reads)
-        bar(logits, planned.reads)
         edits = {} if planned.edits is None else {0: planned.edits}
         seen = reader.read(logits.__getitem__, np.asarray([0, count]), [planned.readout], edits)
         decoding.finish(planned, seen.of_request(0, 0, count, planned.reads))

@@ -30,7 +30,7 @@ REFUSED = [
     (COMPLETION, {"response_format": {"type": "json_object"}}, "response_format", "={'type': 'json_object'}"),
     (COMPLETION, {"echo": True, "logprobs": 2}, "echo", "=True with logprobs=2 is not allowed"),
     (COMPLETION, {"echo": True, "logprobs": 2, "max_tokens": 0}, "echo", "=True with logprobs=2 is not allowed"),
-    (COMPLETION, {"suffix": "abc"}, "suffix", "FIM"),
+    (COMPLETION, {"suffix": "abc", "vllm_xargs": {"dllm_suffix": "d"}}, "suffix", "they are the same thing"),
     (COMPLETION, {"tools": [TOOL], "tool_choice": "required"}, "tools", "no such field"),
     (RESPONSES, {"tools": [FLAT_TOOL], "tool_choice": "required"}, "tool_choice", "='required' is not allowed"),
     (RESPONSES, {"tools": [FLAT_TOOL], "tool_choice": {"type": "function", "name": "f"}}, "tool_choice", "'f'"),

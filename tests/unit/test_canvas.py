@@ -89,12 +89,40 @@ def test_a_block_without_masked_positions_is_passed_over():
 
 
 def test_what_does_not_exist_yet_is_no_candidate():
-    canvas = blocks([7], gen_length=6, block_length=4, end=4)
-    assert canvas.candidates.tolist() == [1, 2, 3] and canvas.open().tolist() == [1, 2, 3]
-    unmask(canvas, [1, 2, 3])
-    assert not canvas.done and not len(canvas.candidates)
-    canvas.grow(7)
-    assert canvas.candidates.tolist() == [4] and canvas.open().tolist() == [4, 5, 6]
+    canvas = Canvas([7], 8, MASK, Blocks(3, horizon=1), suffix_ids=[40, 41])
+    assert canvas.end == 5 and canvas.candidates.tolist() == [1, 2, 3] and canvas.open().tolist() == [1, 2, 3, 4]
+    unmask(canvas, [1, 3])
+    assert canvas.end == 5 and canvas.candidates.tolist() == [2]
+    unmask(canvas, [2])
+    assert canvas.end == 8 and canvas.candidates.tolist() == [4, 5, 6] and canvas.open().tolist() == [4, 5, 6, 7]
+    unmask(canvas, [4, 5, 6])
+    assert canvas.end == canvas.length == 11 and canvas.candidates.tolist() == [7, 8]
+    unmask(canvas, [7, 8])
+    assert canvas.done and canvas.end == 11
+
+
+def test_the_whole_canvas_exists_where_the_horizon_reaches_the_responses_end():
+    for horizon, end in ((0, 4), (4, 8), (5, 11), (900, 11)):
+        assert Canvas([7], 8, MASK, Blocks(3, horizon), suffix_ids=[40, 41]).end == end
+    assert Canvas([7], 8, MASK, Blocks(3), suffix_ids=[40, 41]).end == 11
+
+
+def test_given_blocks_are_passed_over_with_their_horizon():
+    canvas = Canvas([7], 6, MASK, Blocks(2, horizon=0), given={1: 30, 2: 31, 5: 34})
+    assert canvas.block == (3, 5) and canvas.end == 5
+    unmask(canvas, [3, 4])
+    assert canvas.end == 7 and canvas.candidates.tolist() == [6]
+
+
+def test_a_canvas_grows_before_its_window():
+    canvas = Canvas([7], 8, MASK, Window(2, horizon=1), given={2: 30}, drop_behind=frozenset((0,)))
+    assert canvas.candidates.tolist() == [1, 3] and canvas.end == 5
+    unmask(canvas, [1])
+    assert canvas.candidates.tolist() == [3, 4] and canvas.end == 6
+    unmask(canvas, [4], [0])
+    assert canvas.candidates.tolist() == [3] and canvas.end == 6
+    unmask(canvas, [3])
+    assert canvas.done and canvas.end == 6
 
 
 def test_a_window_slides_over_the_masked_positions():
@@ -106,8 +134,6 @@ def test_a_window_slides_over_the_masked_positions():
     assert canvas.candidates.tolist() == [6] and canvas.final == 5
     unmask(canvas, [6])
     assert canvas.done
-    short = Canvas([7], 6, MASK, Window(3), end=3)
-    assert short.candidates.tolist() == [1, 2]
 
 
 def test_masked_positions_behind_any_end_token_are_dropped():

@@ -147,6 +147,7 @@ def table_says(option: Option, cache: str, rule: Option, score: str, traits: Mod
     special = {
         "every request": True,
         "the server": True,
+        "every request, not the server": True,
         "blocks, not a window": cache != "elastic",
         "every policy but `prefix`, `dual`, `d2`; every rule but `dllm_steps`": cache not in ("prefix", "dual", "d2")
         and rule.key != "dllm_steps",

@@ -14,6 +14,7 @@ DREAM = Family(
     row_shift=-1,
     sampler="categorical",
     steps="dream",
+    end_of_turn="<|im_end|>",
     tokenizer=DreamTokenizer,
     foreign=dict.fromkeys(("expand_token_id", "delete_token_id", "<|expand|>", "<|delete|>"), "DreamOn"),
 )

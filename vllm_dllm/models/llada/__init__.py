@@ -13,5 +13,6 @@ LLADA = Family(
     row_shift=0,
     sampler="gumbel",
     steps="llada",
+    end_of_turn="<|eot_id|>",
     foreign=dict.fromkeys(("llm_vocab_size", "codebook_size", "num_vq_tokens"), "MMaDA") | {"num_experts": "LLaDA-MoE"},
 )

@@ -1,0 +1,34 @@
+"""The tokens with which a checkpoint ends a text or a turn."""
+
+from dataclasses import dataclass
+
+from vllm.config import ModelConfig
+from vllm.tokenizers import cached_tokenizer_from_config
+
+from vllm_dllm.models import family_of
+from vllm_dllm.models.generation import defaults
+
+
+@dataclass(frozen=True)
+class Ends:
+    """Token ids. `eos` and `turn` are None where the tokenizer has no such token."""
+
+    eos: int | None  # the tokenizer's
+    turn: int | None  # what the family's chat template puts behind a turn
+    others: frozenset[int]  # further `eos_token_id`s of the checkpoint
+
+    @property
+    def all(self) -> frozenset[int]:
+        return self.others | {i for i in (self.eos, self.turn) if i is not None}
+
+
+def ends_of(model: ModelConfig) -> Ends:
+    """A checkpoint's end tokens. Reads its tokenizer, which is a matter of a second unless vLLM has it already."""
+    others = frozenset(defaults(model)[0].get("eos_token_id", ()))
+    tokenizer = cached_tokenizer_from_config(model)
+    if tokenizer is None:  # skip_tokenizer_init
+        return Ends(None, None, others)
+    size, vocabulary = model.get_vocab_size(), tokenizer.get_vocab()
+    found = (tokenizer.eos_token_id, vocabulary.get(family_of(model).end_of_turn))
+    eos, turn = (i if i is not None and i < size else None for i in found)
+    return Ends(eos, turn, others)
