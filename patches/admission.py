@@ -37,7 +37,7 @@ def _process_inputs(original, self, request_id, prompt, params, *args, resumable
             raise SettingError("prompt_embeds is not allowed: a diffusion model's prompt must be token ids")
         own = request.sampling_params
         own.max_tokens = wanted  # vLLM's own default is the room that is left
-        encode = validation.encoder(self.tokenizer)
+        encode = validation.encoder(self.vllm_config, self.tokenizer)
         checked = validation.check_request(self.vllm_config, own, request.prompt_token_ids, encode)
         own.max_tokens, own.extra_args = checked.max_tokens, checked.extra_args
     except SettingError as e:

@@ -25,7 +25,7 @@ def _refuse(engine: Any, prompt: Any, params: Any) -> None:
     """Raise Refusal for a request that patches/admission.py is going to refuse."""
     try:
         if isinstance(params, SamplingParams) and isinstance(prompt, dict) and "prompt_token_ids" in prompt:
-            encode = validation.encoder(engine.renderer.tokenizer)
+            encode = validation.encoder(engine.vllm_config, engine.renderer.tokenizer)
             validation.check_request(engine.vllm_config, params, prompt["prompt_token_ids"], encode)
     except SettingError as e:
         raise validation.Refusal.of(e) from e

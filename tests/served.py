@@ -78,9 +78,10 @@ class Server:
         return self.traces(response_id)[0]
 
     def metric(self, name: str) -> float:
-        """The value of one vLLM metric, summed over the engines."""
+        """The value of one metric, vLLM's unless its name says whose, summed over the engines."""
+        full = name if ":" in name else f"vllm:{name}"
         lines = httpx.get(self.url + "/metrics", timeout=30).text.splitlines()
-        values = [float(x.rsplit(" ", 1)[1]) for x in lines if x.startswith((f"vllm:{name}{{", f"vllm:{name} "))]
+        values = [float(x.rsplit(" ", 1)[1]) for x in lines if x.startswith((f"{full}{{", f"{full} "))]
         if not values:
             raise KeyError(name)
         return sum(values)

@@ -11,7 +11,7 @@ are turned into token ids where it arrives (validation.py), and travel on as suc
 import json
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from vllm_dllm.options import Option, SettingError
@@ -81,27 +81,26 @@ SUFFIX = Suffix("suffix", str, None, "text behind the response, neither returned
 class GivenText:
     """A request's given text as token ids."""
 
-    response: tuple[int | None, ...] | None = None  # the template's positions, None where masked; None: no template
-    suffix: tuple[int, ...] = ()
+    length: int | None = None  # the template's positions; None: no template
+    response: Mapping[int, int] = field(default_factory=dict)  # its given tokens, by their places in the response
+    suffix: Sequence[int] = ()
 
     def __bool__(self) -> bool:
-        return self.response is not None or bool(self.suffix)
+        return bool(self.response or self.suffix)
 
     def at(self, start: int) -> dict[int, int]:
-        """The response's given tokens, by canvas position; the response begins at `start`."""
-        return {start + i: token for i, token in enumerate(self.response or ()) if token is not None}
+        """The response's given tokens by canvas position; the response begins at `start`."""
+        return {start + i: token for i, token in self.response.items()}
 
     def check_ids(self, vocab_size: int, mask_id: int) -> None:
         """Raise SettingError for a token that the model has no embedding for, or that is its mask."""
-        for option, ids in ((TEMPLATE, self.response or ()), (SUFFIX, self.suffix)):
+        for option, ids in ((TEMPLATE, self.response.values()), (SUFFIX, self.suffix)):
             for token in ids:
-                if token is None or (0 <= token < vocab_size and token != mask_id):
-                    continue
-                mask = " (the mask token: masked positions are whole numbers)" if token == mask_id else ""
-                raise SettingError(
-                    f"{option.key} with token {token} is not allowed{mask}: a token id must be from 0 to "
-                    f"{vocab_size - 1} and not the mask's, {mask_id}"
-                )
+                if not 0 <= token < vocab_size or token == mask_id:
+                    raise SettingError(
+                        f"{option.key} with token {token} is not allowed: a token id must be from 0 to {vocab_size - 1} "
+                        f"and not {mask_id}, the mask's"
+                    )
 
 
 NO_TEXT = GivenText()
@@ -140,9 +139,13 @@ def given_text(settings: Mapping[str, Any] | None) -> GivenText:
     """What `with_token_ids` has made of a request's settings."""
     settings = settings or {}
     template, suffix = settings.get(TEMPLATE.key), settings.get(SUFFIX.key)
-    response: list[int | None] | None = None
-    if template is not None:
-        response = []
-        for part in template:
-            response += [None] * part if isinstance(part, int) else part
-    return GivenText(None if response is None else tuple(response), tuple(suffix or ()))
+    if template is None:
+        return GivenText(suffix=suffix or ())
+    length, response = 0, {}
+    for part in template:
+        if isinstance(part, int):
+            length += part
+        else:
+            response.update(enumerate(part, start=length))
+            length += len(part)
+    return GivenText(length, response, suffix or ())

@@ -101,24 +101,24 @@ def response_length(config: VllmConfig, prompt_len: int, max_tokens: int | None,
     if text.suffix:
         beside += f" and the suffix's {len(text.suffix)}"
     name = getattr(max_tokens, "field", "max_tokens")  # what the client calls it (patches/max_tokens.py)
-    if text.response is not None:
-        length = len(text.response)
-        if max_tokens not in (None, length) and not _is_unnamed(max_tokens):
+    if text.length is not None:
+        if max_tokens not in (None, text.length) and not _is_unnamed(max_tokens):
             raise SettingError(
-                f"{name}={max_tokens} is not allowed with {TEMPLATE.key}: it must be left out or {length}, the "
+                f"{name}={max_tokens} is not allowed with {TEMPLATE.key}: it must be left out or {text.length}, the "
                 "template's positions"
             )
-        name, max_tokens = f"{TEMPLATE.key} of {length} positions", length
+        name, max_tokens = f"{TEMPLATE.key} of {text.length} positions", text.length
     elif max_tokens is None:
-        if others >= limit:
-            what = "suffix" if prompt_len < limit else "prompt"
+        if prompt_len >= limit:
             raise SettingError(
                 f"a prompt of {prompt_len} tokens is not allowed: it must have at most {limit - 1}, one less than "
-                "max_model_len, to leave room for a response"
-                if what == "prompt"
-                else f"{SUFFIX.key} of {len(text.suffix)} tokens is not allowed: with the prompt's {prompt_len} it must "
-                f"have at most {limit - 1}, one less than max_model_len, to leave room for a response",
-                what,
+                "max_model_len, to leave room for a response",
+                "prompt",
+            )
+        if others >= limit:
+            raise SettingError(
+                f"{SUFFIX.key} of {len(text.suffix)} tokens is not allowed: with {prompt_len} of the prompt they must be "
+                f"at most {limit - 1}, one less than max_model_len, to leave room for a response"
             )
         default = server_settings(config).value(GEN_LENGTH)
         return min(default, limit - others)
@@ -164,8 +164,18 @@ def check_request(
     return Checked(length, extra_args)
 
 
-def encoder(tokenizer: Any) -> Callable[[str], Sequence[int]] | None:
+def encoder(config: VllmConfig, tokenizer: Any) -> Callable[[str], Sequence[int]] | None:
     """How `tokenizer` (vLLM's, or None) makes token ids of a text: of that alone, without special tokens around it."""
     if tokenizer is None:
         return None
-    return lambda text: tokenizer.encode(text, add_special_tokens=False)
+    limit = config.model_config.max_model_len
+
+    def encode(text: str) -> Sequence[int]:
+        if len(text) > limit * tokenizer.max_chars_per_token:  # it is not worth the time
+            raise SettingError(
+                f"a text of {len(text)} characters is not allowed in {TEMPLATE.key} and {SUFFIX.key}: it must have at "
+                f"most {limit} tokens (max_model_len)"
+            )
+        return tokenizer.encode(text, add_special_tokens=False)
+
+    return encode

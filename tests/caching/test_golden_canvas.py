@@ -25,7 +25,7 @@ def decode(case: dict, **other) -> Decoding:
     text = given_text(keys)
     for key in ("dllm_template", "dllm_suffix"):
         keys.pop(key, None)
-    gen_length = len(text.response) if text.response else case["gen_length"]
+    gen_length = case.get("gen_length", text.length)
     constraints = [NoEndBeforeGiven([EOS])] if text else []
     decoding = new_decoding(case["model"], case["prompt_ids"], gen_length, keys, text, constraints)
     run(case["model"], decoding, stop_at_eos=case.get("stop", False))
