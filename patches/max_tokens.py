@@ -1,10 +1,10 @@
 """A request's own `max_tokens` reaches the engine.
 
 What: in a server of one of our models, the OpenAI requests' `to_sampling_params` passes on the length that the
-  request names, instead of vLLM's clamped value; a text completion's without a length passes on None.
+  request names, instead of vLLM's clamped value, and marks one that the request does not name (`Unnamed`).
 Why: vLLM cuts `max_tokens` to the room that is left, and gives a text completion without it 16 tokens. The
   response length is part of what a diffusion model computes: too long a request is refused, not cut, and one
-  without a length gets `dllm_gen_length` (both in patches/admission.py).
+  without a length gets its template's or `dllm_gen_length` (all in patches/admission.py).
 Applied: by server.py.
 Checked on: vLLM 0.32.0; the source of 0.33.0.
 Until: vLLM's server leaves the length to the engine, or has a default that a model can set without a cap.
@@ -12,14 +12,10 @@ Until: vLLM's server leaves the length to the engine, or has a default that a mo
 
 from vllm_dllm.options import SettingError
 from vllm_dllm.patches.wrap import wrap
-from vllm_dllm.validation import Refusal
+from vllm_dllm.validation import Refusal, Unnamed
 
 # where a request names its length; the first one given counts
 FIELDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
-
-
-class Unnamed(int):
-    """A length that a text completion got from vLLM: its response code wants one to be there."""
 
 
 class Named(int):
@@ -46,8 +42,10 @@ def _room(room: int) -> int:
 
 
 def _complete(params, named: Named | None):
-    """`params` with the length that the request names, None where it names none: the template's or the server's."""
-    if named != 0:
+    """`params` with the length that the request names; without one it is the template's or the server's."""
+    if named is None:
+        params.max_tokens = Unnamed(params.max_tokens)
+    elif named:
         params.max_tokens = named
     return params
 

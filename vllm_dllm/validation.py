@@ -40,6 +40,10 @@ REFUSED = {
 }
 
 
+class Unnamed(int):
+    """A length that a server's request got from vLLM, whose code wants one to be there: it names none."""
+
+
 class Refusal(VLLMValidationError):
     """A SettingError as the client of a server gets it: HTTP 400, with `param`."""
 
@@ -95,6 +99,8 @@ def response_length(config: VllmConfig, prompt_len: int, max_tokens: int | None,
     Raises SettingError if prompt, response and suffix exceed `max_model_len`, or for a `max_tokens` that is not the
     template's.
     """
+    if isinstance(max_tokens, Unnamed):
+        max_tokens = None
     limit = config.model_config.max_model_len
     beside = f"the prompt's {prompt_len} tokens"
     others = prompt_len + len(text.suffix)
