@@ -66,7 +66,7 @@ def draw_prompts(number: int, seed: int) -> list[tuple[str, str]]:
 class Bench:
     """An engine with one checkpoint."""
 
-    def __init__(self, checkpoint: str, in_flight: int, trace: Path):
+    def __init__(self, checkpoint: str, in_flight: int, trace: Path, max_model_len: int = 256):
         from vllm import LLM
 
         self.checkpoint, self.trace = checkpoint, trace
@@ -77,9 +77,9 @@ class Bench:
         self.llm = LLM(
             str(ROOT / "checkpoints" / checkpoint),
             dtype="float32",
-            max_model_len=256,
+            max_model_len=max_model_len,
             max_num_seqs=in_flight,
-            max_num_batched_tokens=256 * in_flight,  # a full pass of every request fits into a step
+            max_num_batched_tokens=max_model_len * in_flight,  # a full pass of every request fits into a step
             kv_cache_memory_bytes=1 << 28,
             additional_config=server,
         )
@@ -93,7 +93,9 @@ class Bench:
         ids = self.tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
         return {"prompt_token_ids": ids}
 
-    def run(self, prompts: list[tuple[str, str]], settings: dict[str, Any], seed: int) -> dict[str, Any]:
+    def run(
+        self, prompts: list[tuple[str, str]], settings: dict[str, Any], seed: int, max_tokens: int = GEN_LENGTH
+    ) -> dict[str, Any]:
         """One run's numbers (fidelity_runs.py says which)."""
         from vllm import SamplingParams
 
@@ -102,8 +104,8 @@ class Bench:
         def params() -> SamplingParams:
             own = dict(settings)
             if own["dllm_score"] == "random":  # one order for each prompt, whatever the policy
-                own["dllm_scores"] = [rng.random() for _ in range(GEN_LENGTH)]
-            return SamplingParams(temperature=0, max_tokens=GEN_LENGTH, extra_args=own)
+                own["dllm_scores"] = [rng.random() for _ in range(max_tokens)]
+            return SamplingParams(temperature=0, max_tokens=max_tokens, extra_args=own)
 
         inputs = [self.encode(turn) for turn, _ in prompts]
         before = self.trace.stat().st_size

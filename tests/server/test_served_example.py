@@ -1,4 +1,4 @@
-"""examples/streaming_chat.py, run as a user runs it."""
+"""The examples that need a server, run as a user runs them."""
 
 import os
 import subprocess
@@ -10,15 +10,19 @@ from served import ANSWER, QUESTION
 REFUSED = '{"dllm_threshold": 7}'
 
 
-def chat(server, *arguments: str, typed: str = "") -> subprocess.CompletedProcess:
+def run(script: str, server, *arguments: str, typed: str = "") -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, ROOT / "examples" / "streaming_chat.py", "--url", server.url + "/v1", *arguments],
+        [sys.executable, ROOT / "examples" / script, "--url", server.url + "/v1", *arguments],
         input=typed,
         env=os.environ | {"NO_PROXY": "127.0.0.1"},
         capture_output=True,
         text=True,
         timeout=120,
     )
+
+
+def chat(server, *arguments: str, typed: str = "") -> subprocess.CompletedProcess:
+    return run("streaming_chat.py", server, *arguments, typed=typed)
 
 
 def test_one_question(server):
@@ -38,3 +42,20 @@ def test_refusal(server):
     result = chat(server, QUESTION, "--settings", REFUSED)
     assert result.returncode == 1 and not result.stdout
     assert "dllm_threshold=7 is not allowed" in result.stderr
+
+
+def test_fill_in_the_middle(server):
+    arguments = ("3 7___ 19 23", "--question", QUESTION, "--max-tokens", "6")
+    result = run("fill_in_the_middle.py", server, *arguments)
+    assert (result.returncode, result.stdout) == (0, ANSWER + "\n"), result.stderr
+    result = run("fill_in_the_middle.py", server, *arguments, "--stop", "5")
+    assert (result.returncode, result.stdout) == (0, "3 7 11 1 19 23\n"), result.stderr
+
+
+def test_a_form(server):
+    result = run("form.py", server, QUESTION, "3 7 {5} 19 {2}")
+    assert (result.returncode, result.stdout) == (0, ANSWER + "\n"), result.stderr
+    result = run("form.py", server, "calc 12+7", "12+7={2};#{2}", "--settings", '{"dllm_cache": "dual"}')
+    assert (result.returncode, result.stdout) == (0, "12+7=19;#19\n"), result.stderr
+    result = run("form.py", server, QUESTION, "no hole")
+    assert result.returncode == 1 and "it must have a masked position" in result.stderr
