@@ -2,6 +2,8 @@
 
 What: for our architectures, vLLM's InputProcessor also
   - refuses sampling parameters and `dllm_*` settings that cannot be honoured (vllm_dllm.validation);
+  - has what `structured_outputs` ask for built beside the engine, and sent along with the request in their place
+    (vllm_dllm.format_requests);
   - gives a request without `max_tokens` its response length, and refuses one that does not fit;
   - turns the strings of `dllm_template` and `dllm_suffix` into token ids;
   - refuses beam search, resumable (streaming-input) requests and prompt embeddings.
@@ -16,7 +18,7 @@ Until: vLLM has a validation hook for plugins that sees parameters and prompt.
 from vllm.sampling_params import BeamSearchParams, SamplingParams
 from vllm.v1.engine.input_processor import InputProcessor
 
-from vllm_dllm import validation
+from vllm_dllm import format_requests, validation
 from vllm_dllm.models import is_ours
 from vllm_dllm.options import SettingError
 from vllm_dllm.patches.wrap import wrap
@@ -27,6 +29,10 @@ def _process_inputs(original, self, request_id, prompt, params, *args, resumable
         return original(self, request_id, prompt, params, *args, resumable=resumable, **kwargs)
     try:
         validation.check_params(params)
+        asked = format_requests.asked_of(params)
+        if asked is not None:
+            params = params.clone()  # the engine core would have vLLM's own backends read them
+            params.structured_outputs = None
         if resumable:
             raise SettingError("resumable=True is not allowed: it must be False for a diffusion model")
         if isinstance(prompt, dict) and "prompt_token_ids" in prompt:
@@ -40,6 +46,10 @@ def _process_inputs(original, self, request_id, prompt, params, *args, resumable
         encode = validation.encoder(self.vllm_config, self.tokenizer)
         checked = validation.check_request(self.vllm_config, own, request.prompt_token_ids, encode)
         own.max_tokens, own.extra_args = checked.max_tokens, checked.extra_args
+        if asked is not None:
+            built = format_requests.builder_of(self.model_config).submit(asked).result()
+            format_requests.check(self.vllm_config, own, built, request.prompt_token_ids, checked)
+            own.extra_args = (own.extra_args or {}) | format_requests.carried(built)
     except SettingError as e:
         raise validation.Refusal.of(e) from e
     return request

@@ -15,7 +15,7 @@ from typing import Any
 from vllm.sampling_params import SamplingParams
 from vllm.v1.engine.async_llm import AsyncLLM
 
-from vllm_dllm import validation
+from vllm_dllm import format_requests, validation
 from vllm_dllm.models import is_ours
 from vllm_dllm.options import SettingError
 from vllm_dllm.patches.wrap import wrap
@@ -26,7 +26,8 @@ def _refuse(engine: Any, prompt: Any, params: Any) -> None:
     try:
         if isinstance(params, SamplingParams) and isinstance(prompt, dict) and "prompt_token_ids" in prompt:
             encode = validation.encoder(engine.vllm_config, engine.renderer.tokenizer)
-            validation.check_request(engine.vllm_config, params, prompt["prompt_token_ids"], encode)
+            checked = validation.check_request(engine.vllm_config, params, prompt["prompt_token_ids"], encode)
+            format_requests.check_known(engine.vllm_config, params, prompt["prompt_token_ids"], checked)
     except SettingError as e:
         raise validation.Refusal.of(e) from e
 

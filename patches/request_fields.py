@@ -26,7 +26,7 @@ async def _check_model(original, self, request):
         parser = renderer.parser and renderer.parser.tool_parser_cls
         by_priority = engine.vllm_config.scheduler_config.policy == "priority"
         try:
-            check_fields(request, renderer.enable_auto_tools and parser is not None, by_priority)
+            check_fields(request, parser, renderer.enable_auto_tools, by_priority)
             take_suffix(request)
         except SettingError as e:
             raise Refusal.of(e) from e

@@ -1,8 +1,8 @@
 """The patches of the API server's own code, applied where a server for one of our models starts.
 
 What: when vLLM's AsyncLLM is made for one of our architectures, the patches of dead_engine.py, early_refusals.py,
-  failed_requests.py, max_tokens.py, request_fields.py and stopped_engine.py that concern the server's protocols and
-  handlers are applied.
+  failed_requests.py, max_tokens.py, request_fields.py, request_formats.py and stopped_engine.py that concern the
+  server's protocols and handlers are applied.
 Why: the first place where a server's process knows its model. Offline engines and other models do without the
   seconds that importing the server takes, and without the changes.
 Applied: in every process.
@@ -19,6 +19,7 @@ from vllm_dllm.patches import (
     failed_requests,
     max_tokens,
     request_fields,
+    request_formats,
     stopped_engine,
 )
 from vllm_dllm.patches.wrap import wrap
@@ -31,6 +32,7 @@ def _init(original, self, vllm_config, *args, **kwargs):
         failed_requests.apply()
         max_tokens.apply()
         request_fields.apply()
+        request_formats.apply()
         stopped_engine.apply()
     original(self, vllm_config, *args, **kwargs)
 

@@ -10,6 +10,7 @@ from sampling import Sampling
 from served import Server
 from settings import settings
 from vllm import SamplingParams
+from vllm.sampling_params import StructuredOutputsParams
 
 from vllm_dllm.caching.registry import POLICIES
 
@@ -52,6 +53,7 @@ class Case:
             max_tokens=self.max_tokens,
             ignore_eos=not self.ends_at_eos,
             extra_args=self.settings,
+            structured_outputs=StructuredOutputsParams(regex=self.case["regex"]) if "regex" in self.case else None,
         )
 
     def ask(self, server: Server) -> tuple[list[int], dict]:
@@ -63,6 +65,8 @@ class Case:
             "return_token_ids": True,
             "vllm_xargs": self.xargs,
         }
+        if "regex" in self.case:
+            body["structured_outputs"] = {"regex": self.case["regex"]}
         answer = server.post("/v1/completions", body).raise_for_status().json()
         return answer["choices"][0]["token_ids"], server.trace(answer["id"])
 

@@ -21,11 +21,6 @@ class Field(NamedTuple):
     harmless: Callable[[Any], bool]
     allowed: str
     why: str = UNBUILT
-    becomes: str | None = None  # the sampling parameter: what REFUSED does not have is no longer refused here
-
-
-def _text(form: Any) -> bool:
-    return form.type == "text"
 
 
 def _free(choice: Any) -> bool:
@@ -34,13 +29,10 @@ def _free(choice: Any) -> bool:
 
 # a field -> when it is refused. That of a structure is written with a dot.
 FIELDS = {
-    "response_format": Field(_text, "{'type': 'text'}", ONCE, "structured_outputs"),
-    "text.format": Field(_text, "{'type': 'text'}", ONCE, "structured_outputs"),
-    "tool_choice": Field(_free, "'auto' or 'none'", ONCE, "structured_outputs"),
-    "guided_json": Field(lambda _: False, "None", ONCE, "structured_outputs"),
-    "guided_regex": Field(lambda _: False, "None", ONCE, "structured_outputs"),
-    "guided_choice": Field(lambda _: False, "None", ONCE, "structured_outputs"),
-    "guided_grammar": Field(lambda _: False, "None", ONCE, "structured_outputs"),
+    "guided_json": Field(lambda _: False, "None", "structured_outputs has taken its place"),
+    "guided_regex": Field(lambda _: False, "None", "structured_outputs has taken its place"),
+    "guided_choice": Field(lambda _: False, "None", "structured_outputs has taken its place"),
+    "guided_grammar": Field(lambda _: False, "None", "structured_outputs has taken its place"),
     "use_beam_search": Field(lambda use: not use, "False", ONCE),
     "best_of": Field(lambda n: n == 1, "1"),
     "logits_processors": Field(lambda them: not them, "None"),
@@ -60,11 +52,11 @@ OF_ANOTHER_API = {"response_format", "text", "tools", "tool_choice", "suffix", "
 NOTHING: tuple[Any, ...] = (False, "", [], {}, "none", "auto")
 
 
-def check_fields(request: Any, can_call_tools: bool, by_priority: bool) -> None:
+def check_fields(request: Any, tool_parser: Any, auto_tools: bool, by_priority: bool) -> None:
     """Raise SettingError for a field of an OpenAI request (vLLM's model of it) that cannot be honoured.
 
-    `can_call_tools` is whether the server was started with a parser of tool calls, `by_priority` whether its scheduler
-    heeds priorities.
+    `tool_parser` is the class that reads the server's tool calls, None if it was started without; `auto_tools` is
+    whether it lets a model choose to call one, `by_priority` whether its scheduler heeds priorities.
     """
     own, extra = type(request).model_fields, request.model_extra or {}
     for key, value in given(extra).items():
@@ -72,16 +64,12 @@ def check_fields(request: Any, can_call_tools: bool, by_priority: bool) -> None:
     for name, field in FIELDS.items():
         top = name.partition(".")[0]
         value = _value(request, name) if top in own or top not in OF_ANOTHER_API else None
-        if value is not None and not field.harmless(value) and field.becomes in (None, *REFUSED):
+        if value is not None and not field.harmless(value):
             raise refusal(name, value, field.allowed, field.why)
     _check_extra(extra)
     _check_echo(request)
-    if getattr(request, "tools", None) and getattr(request, "tool_choice", None) == "auto" and not can_call_tools:
-        raise SettingError(
-            "tools with tool_choice='auto' are not allowed: tool_choice must be 'none', unless the server is started with "
-            "--enable-auto-tool-choice and --tool-call-parser",
-            "tools",
-        )
+    if getattr(request, "tools", None):
+        _check_tool_choice(request.tool_choice, tool_parser, auto_tools)
     if getattr(request, "priority", 0) and not by_priority:
         raise refusal("priority", request.priority, "0", "the server was not started with --scheduling-policy priority")
 
@@ -127,3 +115,21 @@ def _check_echo(request: Any) -> None:
     beside = "" if isinstance(request.logprobs, bool) else f" with logprobs={request.logprobs}"
     why = REFUSED["prompt_logprobs"][1]
     raise SettingError(f"echo=True{beside} is not allowed: it must be False, because {why}")
+
+
+def _check_tool_choice(choice: Any, tool_parser: Any, auto_tools: bool) -> None:
+    if choice in (None, "none"):
+        return
+    if choice == "auto":
+        if tool_parser is None or not auto_tools:
+            raise SettingError(
+                "tools with tool_choice='auto' are not allowed: tool_choice must be 'none', unless the server is started "
+                "with --enable-auto-tool-choice and --tool-call-parser",
+                "tools",
+            )
+    elif tool_parser is None:
+        why = "the server was not started with --tool-call-parser"
+        raise refusal("tool_choice", choice, "'none'", why)
+    elif not tool_parser.supports_required_and_named:
+        why = f"the server's tool parser, {tool_parser.__name__}, reads no calls in JSON, which can be guaranteed"
+        raise refusal("tool_choice", choice, "'auto' or 'none'", why)

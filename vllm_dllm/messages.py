@@ -25,11 +25,24 @@ class Readout(NamedTuple):
     logprobs: int | None = None  # how many of the most likely tokens; -1: the whole vocabulary
 
 
+class Admitted(NamedTuple):
+    """The tokens that a guaranteed format admits, by their class: all others are barred.
+
+    `key` names the classes of all tokens (`Batch.tables`). Line `lines[j]` has the row `rows[which[j]]`.
+    """
+
+    key: str
+    lines: np.ndarray  # [L] ascending
+    which: np.ndarray  # int32 [L]
+    rows: np.ndarray  # bool [rows, classes]
+
+
 @dataclass
 class Edits:
     """What is done to the logits of one pass before anything is read of them. Lines count the pass's own, from 0."""
 
     barred: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)  # lines and, as many, tokens: -inf
+    admitted: Admitted | None = None
 
 
 @dataclass
@@ -54,6 +67,8 @@ class Batch:
     # by the probe's name, then by the request's place in the batch: what policies want measured in the attention
     probes: dict[str, dict[int, Probe]] = field(default_factory=dict)
     edits: dict[int, Edits] = field(default_factory=dict)  # by the request's place in the batch
+    tables: dict[str, np.ndarray] = field(default_factory=dict)  # int32 [vocabulary]: classes of tokens that are new
+    dropped: list[str] = field(default_factory=list)  # and those that are not needed any more
     wipe: list[int] = field(default_factory=list)  # pages to be zeroed first, for they hold what is no number
 
     def queries_of(self, i: int) -> np.ndarray:

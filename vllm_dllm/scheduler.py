@@ -20,7 +20,9 @@ from vllm_dllm.constraints.ends import NoEndBeforeGiven
 from vllm_dllm.decoding import Decoding, NotFinite, Sampling
 from vllm_dllm.engine_config import model_traits, server_settings
 from vllm_dllm.failed import NOT_FINITE, add_failed, end_failed
+from vllm_dllm.format_carrier import carrier_of
 from vllm_dllm.given_text import GivenText, given_text
+from vllm_dllm.loaded_formats import LoadedFormats
 from vllm_dllm.metrics import StepCounts
 from vllm_dllm.models.ends import ends_of
 from vllm_dllm.packing import pack
@@ -58,6 +60,7 @@ class DllmScheduler(Scheduler):
         trace = self.settings.value(TRACE)
         self.trace = None if trace is None else Trace(trace)
         self.counts = StepCounts()
+        self.formats = LoadedFormats()
         self.wipe: list[int] = []  # pages that the worker is to zero before the next step
 
     # ---- one step out ----
@@ -87,7 +90,8 @@ class DllmScheduler(Scheduler):
             step=self.current_step,
         )
         self.finished_req_ids = set()
-        if due:
+        if output.batch is not None:
+            output.batch.tables, output.batch.dropped = self.formats.exchange(p.edits for p in passes)
             self.wipe = []
         return output
 
@@ -172,11 +176,14 @@ class DllmScheduler(Scheduler):
             self.block_size,
             recorded=self.trace is not None,
             text=text,
-            constraints=self._constraints(text),
+            constraints=self._constraints(params, text),
         )
 
-    def _constraints(self, text: GivenText) -> list[Constraint]:
-        return [NoEndBeforeGiven(self.ends.all)] if text else []
+    def _constraints(self, params: SamplingParams, text: GivenText) -> list[Constraint]:
+        found: list[Constraint] = [NoEndBeforeGiven(self.ends.all)] if text else []
+        if carried := carrier_of(params):
+            found.append(self.formats.constraint(*carried))
+        return found
 
     def _pages(self, request: Request) -> list[int]:
         return self.kv_cache_manager.get_block_ids(request.request_id)[0]

@@ -22,7 +22,6 @@ UNBUILT = "it is not built for diffusion decoding"
 
 # parameter -> (the values that change nothing, why others are refused)
 REFUSED = {
-    "structured_outputs": ((None,), ONCE),
     "min_tokens": ((0,), ONCE),
     "prompt_logprobs": ((None,), "prompt tokens are not predicted"),
     "prompt_logprob_token_ids": ((None,), "prompt tokens are not predicted"),

@@ -15,7 +15,7 @@ PROMPT = as_prompt(head("echo abc"))
 
 # (arguments of SamplingParams, what the message must name: parameter, value, what is allowed)
 PARAMETERS = [
-    (dict(structured_outputs=StructuredOutputsParams(regex="a*")), ["structured_outputs=", "a*", "must be None"]),
+    (dict(structured_outputs=StructuredOutputsParams(grammar="x")), ["structured_outputs.grammar='x'", "regular"]),
     (dict(min_tokens=3), ["min_tokens=3", "must be 0"]),
     (dict(prompt_logprobs=2), ["prompt_logprobs=2", "must be None"]),
     (dict(prompt_logprobs=0), ["prompt_logprobs=0", "must be None"]),

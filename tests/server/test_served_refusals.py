@@ -84,7 +84,7 @@ def extra(**fields):
     return {"extra_body": fields}
 
 
-SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
+RECURSIVE = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"properties": {"a": {"$ref": "#"}}}}}
 
 # what is asked -> what the message must say: the setting, its value, what is allowed
 SETTINGS = [
@@ -121,11 +121,13 @@ SETTINGS = [
 
 PARAMETERS = [
     (extra(min_tokens=4), ["min_tokens=4", "must be 0"]),
-    (extra(structured_outputs={"choice": ["a", "b"]}), ["structured_outputs=", "['a', 'b']", "must be None"]),
-    (extra(structured_outputs={"regex": "a+"}), ["structured_outputs=", "a+", "must be None"]),
-    (extra(structured_outputs={"grammar": 'root ::= "a"'}), ["structured_outputs={'grammar': 'root", "must be None"]),
-    (extra(response_format={"type": "json_object"}), ["response_format={'type': 'json_object'}", "{'type': 'text'}"]),
-    (extra(response_format=SCHEMA), ["response_format={'type': 'json_schema', 'json_schema':", "{'type': 'text'}"]),
+    (extra(structured_outputs={"regex": "(?=a)a"}), ["regex='(?=a)a'", "without anchors, look-around"]),
+    (extra(structured_outputs={"regex": "[0-9]{65}"}), ["max_tokens=64", "must be at least 65"]),
+    (
+        extra(structured_outputs={"grammar": 'root ::= "a"'}),
+        ["structured_outputs.grammar='root", "must be regex, choice"],
+    ),
+    (extra(response_format=RECURSIVE), ["$ref=#", "recursive", "write the levels out"]),
     (extra(presence_penalty=1.0), ["presence_penalty=1.0", "must be 0.0"]),
     (extra(frequency_penalty=-1.0), ["frequency_penalty=-1.0", "must be 0.0"]),
     (extra(repetition_penalty=1.2), ["repetition_penalty=1.2", "must be 1.0"]),
@@ -134,7 +136,7 @@ PARAMETERS = [
     (extra(allowed_token_ids=[5, 6]), ["allowed_token_ids=[5, 6]", "must be None"]),
     (extra(bad_words=["seven"]), ["bad_words=['seven']", "must be None"]),
     (extra(best_of=2), ["best_of=2", "must be 1"]),
-    (extra(guided_choice=["a"]), ["guided_choice=['a']", "must be None"]),
+    (extra(guided_choice=["a"]), ["guided_choice=['a']", "structured_outputs has taken its place"]),
     (extra(logits_processors=["a.b"]), ["logits_processors=['a.b']", "must be None"]),
     (extra(priority=3), ["priority=3", "must be 0", "--scheduling-policy"]),
     (extra(watermarking=True), ["watermarking=True", "must be None"]),

@@ -6,10 +6,20 @@ import numpy as np
 import torch
 from vllm.utils.torch_utils import async_tensor_h2d
 
-from vllm_dllm.messages import Edits
+from vllm_dllm.messages import Admitted, Edits
+
+AT_ONCE = 64  # lines of a whole vocabulary that are barred at once
+Tables = Mapping[str, torch.Tensor]  # by key: int32 [vocabulary], the class of each token
+NO_TABLES: Tables = {}
 
 
-def apply(logits: torch.Tensor, first_line: int, read_starts: np.ndarray, edits: Mapping[int, Edits]) -> None:
+def apply(
+    logits: torch.Tensor,
+    first_line: int,
+    read_starts: np.ndarray,
+    edits: Mapping[int, Edits],
+    tables: Tables = NO_TABLES,
+) -> None:
     """Edit a piece of a step's logits in place: those of the lines from `first_line` on, of all requests' N.
 
     Request i has lines read_starts[i] to read_starts[i + 1].
@@ -20,6 +30,8 @@ def apply(logits: torch.Tensor, first_line: int, read_starts: np.ndarray, edits:
         if start < stop_line and stop > first_line:
             for lines, tokens in edit.barred:
                 _bar(logits, lines + (start - first_line), tokens)
+            if edit.admitted is not None:
+                _admit(logits, start - first_line, edit.admitted, tables[edit.admitted.key])
 
 
 def _bar(logits: torch.Tensor, lines: np.ndarray, tokens: np.ndarray) -> None:
@@ -28,3 +40,17 @@ def _bar(logits: torch.Tensor, lines: np.ndarray, tokens: np.ndarray) -> None:
         at = np.stack([lines[here], tokens[here]]).astype(np.int64)
         where = async_tensor_h2d(at, logits.device)
         logits[where[0], where[1]] = -torch.inf
+
+
+def _admit(logits: torch.Tensor, offset: int, admitted: Admitted, table: torch.Tensor) -> None:
+    """Bar all tokens but those of the admitted classes; a request's line l is `logits[l + offset]`."""
+    lines = admitted.lines + offset
+    here = (lines >= 0) & (lines < len(logits))
+    if not np.count_nonzero(here):
+        return
+    rows = async_tensor_h2d(admitted.rows, logits.device)
+    where = async_tensor_h2d(np.stack([lines[here], admitted.which[here]]).astype(np.int64), logits.device)
+    for low in range(0, where.shape[1], AT_ONCE):
+        at, which = where[:, low : low + AT_ONCE]
+        barred = ~rows.index_select(0, which).index_select(1, table)
+        logits[at] = logits[at].masked_fill_(barred, -torch.inf)

@@ -247,10 +247,18 @@ class DllmModelRunner:
             graph = self.graphs.choose(batch)
             hidden = self._prepare(self.buffers.fill(batch))() if graph is None else self.graphs.run(batch, graph)
         output = DllmModelRunnerOutput(req_ids=req_ids, req_id_to_index={r: i for i, r in enumerate(req_ids)})
+        self._update_tables(batch)
         output.observation = self._read(hidden[self._to_device(places)], batch.read_starts, batch.readouts, batch.edits)
         if output.observation is not None:  # tensor parallelism: the first rank has it
             output.observation.signals, output.observation.layer_tokens = signals, layer_tokens
         return output
+
+    def _update_tables(self, batch: Batch) -> None:
+        """The classes of tokens that formats admit by stay on the device from step to step."""
+        for key, table in batch.tables.items():
+            self.reader.tables[key] = self._to_device(table)
+        for key in batch.dropped:
+            del self.reader.tables[key]
 
     def _read(
         self,

@@ -28,6 +28,7 @@ class Reader:
         self.sample = {"gumbel": sample_gumbel, "categorical": sample_categorical}[sampler]
         self.mask_id = mask_id
         self.kernel = _kernel(torch.device(device))
+        self.tables: dict[str, torch.Tensor] = {}  # classes of tokens on the device, by what a format calls them
 
     def read(
         self,
@@ -48,7 +49,7 @@ class Reader:
             if logits is not None:
                 result = result or _Result(int(read_starts[-1]), logits, readouts)
                 if edits:
-                    apply(logits, start, read_starts, edits)
+                    apply(logits, start, read_starts, edits, self.tables)
                 self._read_piece(logits, start, groups, result)
         return None if result is None else result.observation(readouts)
 

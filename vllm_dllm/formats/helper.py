@@ -1,0 +1,60 @@
+"""The process that builds formats: beside the engine and its front end, which so go on meanwhile.
+
+It ends when the one that started it does, and by force where a format takes too much memory or time.
+"""
+
+import contextlib
+import os
+import resource
+import sys
+import time
+from multiprocessing.connection import Connection
+from typing import NamedTuple
+
+from vllm_dllm.formats.asked import Asked
+from vllm_dllm.formats.build import Spelling, Vocabulary, build
+from vllm_dllm.options import SettingError
+
+
+class Built(NamedTuple):
+    """A format, ready to be sent to an engine."""
+
+    packed: bytes  # `Automaton.pack`
+    shortest: int  # tokens of its shortest word
+    states: int
+    classes: int
+    transitions: int
+    seconds: float
+
+
+class Refused(NamedTuple):
+    message: str
+    parameter: str | None
+
+
+def built(asked: Asked, spelling: Spelling) -> Built | Refused:
+    began = time.perf_counter()
+    try:
+        automaton = build(asked.language(), spelling)
+    except SettingError as e:
+        return Refused(str(e), e.parameter)
+    except (MemoryError, RecursionError):
+        return Refused("a format is not allowed that takes so much memory to build: it must be smaller", None)
+    stats = (automaton.shortest, automaton.num_states, automaton.num_classes, len(automaton.classes))
+    return Built(automaton.pack(), *stats, seconds=time.perf_counter() - began)
+
+
+def serve(connection: Connection, memory: int) -> None:
+    """Answer each `Asked` that comes with `Built` or `Refused`. First of all comes the vocabulary. `memory` in bytes."""
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with contextlib.suppress(EOFError, BrokenPipeError):  # the other end is gone
+        spelling = Spelling(Vocabulary(*connection.recv()))
+        while True:
+            connection.send(built(Asked(*connection.recv()), spelling))
+
+
+def main() -> None:
+    """Of a process that was started with the number of its end of the pipe, and the bytes it may take."""
+    os.nice(5)  # a request that has its format goes first
+    serve(Connection(int(sys.argv[1])), int(sys.argv[2]))
