@@ -40,7 +40,8 @@ def build(language: Language, spelling: Spelling) -> Automaton:
     effect_of, effects = _effects(found, spelling)
     kinds, sources = np.nonzero(effects != DEAD)
     targets = effects[kinds, sources].astype(np.int64)
-    return _automaton(found.accepting, effect_of, kinds, sources, targets, spelling)
+    used = np.isin(np.arange(len(effects)), effect_of)
+    return _automaton(found.accepting, effect_of, used, kinds, sources, targets, spelling)
 
 
 def over(what: str, number: int, most: int) -> SettingError:
@@ -120,14 +121,16 @@ class _Known:
 def _automaton(
     accepting: np.ndarray,
     effect_of: np.ndarray,
+    used: np.ndarray,
     kinds: np.ndarray,
     sources: np.ndarray,
     targets: np.ndarray,
     spelling: Spelling,
 ) -> Automaton:
-    """What of the states can be reached over tokens, and leads to a word over tokens."""
-    used = np.zeros(int(effect_of.max(initial=0)) + 1, bool)
-    used[effect_of] = True
+    """What of the states can be reached over tokens, and leads to a word over tokens.
+
+    A transition is over tokens of an effect (`kinds`); `used` are the effects that some token has.
+    """
     start = np.arange(len(accepting)) == 0
     live = used[kinds]
     reached = spread(start, sources[live], targets[live])
@@ -142,7 +145,7 @@ def _automaton(
     kinds, sources, targets = kinds[live], number[sources[live]], number[targets[live]]
     present, class_of_live = np.unique(kinds, return_inverse=True)
     class_of = np.full(len(used), NEVER, np.int32)
-    class_of[present[present < len(used)]] = np.arange(1, len(present) + 1)
+    class_of[present] = np.arange(1, len(present) + 1)
     end = len(present) + 1
     tokens = class_of[effect_of].astype(np.int32)
     tokens[list(spelling.ends)] = end

@@ -40,6 +40,8 @@ def built(asked: Asked, spelling: Spelling) -> Built | Refused:
         return Refused(str(e), e.parameter)
     except (MemoryError, RecursionError):
         return Refused("a format is not allowed that takes so much memory to build: it must be smaller", None)
+    except Exception as e:  # a fault of ours, and this request's alone
+        return Refused(f"the format could not be built ({type(e).__name__}: {e})", None)
     stats = (automaton.shortest, automaton.num_states, automaton.num_classes, len(automaton.classes))
     return Built(automaton.pack(), *stats, seconds=time.perf_counter() - began)
 
