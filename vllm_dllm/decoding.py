@@ -143,7 +143,12 @@ class Decoding:
 
     def refresh(self) -> None:
         """Have the pass after the one under way recompute the whole canvas."""
-        self.pages.mark_all(RESET)
+        self.pages.forget(RESET)
+
+    def redo(self) -> Pass:
+        """The pass under way once more, of the whole canvas: what it attended to was computed with other weights."""
+        self.refresh()
+        return self.replan()
 
     def _edits(self, reads: np.ndarray) -> Edits | None:
         """What the constraints do to the next pass's logits."""

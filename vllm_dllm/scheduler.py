@@ -39,6 +39,13 @@ class Running:
     planned: Pass | None = None  # the pass that waits for a step
     in_flight: bool = False  # a pass is in a step whose output has not come back
     left_out: int = 0  # steps in a row that had no room for the pass
+    weights: int | None = None  # how often the worker's weights had been changed when all was computed last
+
+    def mixed(self, done: Pass, weights: int) -> bool:
+        """Whether the pass attended to keys and values that other weights had made. A full pass attends to its own."""
+        if done.full:
+            self.weights = weights
+        return self.weights != weights
 
 
 class DllmScheduler(Scheduler):
@@ -220,6 +227,10 @@ class DllmScheduler(Scheduler):
                 running.in_flight = False
                 decoding = running.decoding
                 first = decoding.sent
+                if running.mixed(done, output.weights):
+                    running.planned = decoding.redo()
+                    output.sampled_token_ids.append([])
+                    continue
                 try:
                     finished = decoding.finish(done, seen)
                 except NotFinite:

@@ -20,3 +20,4 @@ class DllmSchedulerOutput(SchedulerOutput):
 @dataclass
 class DllmModelRunnerOutput(ModelRunnerOutput):
     observation: StepObservation | None = None  # of the step's batch
+    weights: int = 0  # how often the worker's weights had been changed when it computed this

@@ -57,6 +57,17 @@ def test_a_mark_is_counted_once_and_keeps_its_reason_until_the_page_is_recompute
     assert pages.marks["interval"] == 0
 
 
+def test_after_all_is_forgotten_no_pass_leaves_anything_out():
+    pages = new_ledger()
+    under_way = pages.clock
+    pages.forget("interval")
+    assert pages.queries(queries(3), refresh=False).tolist() == list(range(20))
+    pages.record(queries(*range(20)), under_way)  # planned before, so it does not count
+    assert pages.queries(queries(3), refresh=False).tolist() == list(range(20))
+    pages.record(queries(*range(20)))
+    assert pages.queries(queries(3)).tolist() == [3]
+
+
 def test_an_unknown_reason_is_refused():
     with pytest.raises(ValueError, match="'mood', which is not among the reasons first pass, reset, entropy"):
         new_ledger().mark_all("mood")

@@ -48,7 +48,7 @@ def add(scheduler, req_id: str, max_tokens: int = 32, **settings) -> Request:
     return request
 
 
-def answer(step: SchedulerOutput, broken: tuple[str, ...] = ()) -> DllmModelRunnerOutput:
+def answer(step: SchedulerOutput, broken: tuple[str, ...] = (), weights: int = 0) -> DllmModelRunnerOutput:
     """What a worker says of a step: position p becomes token 20 + p % 50, each as sure as the others."""
     batch, ids = step.batch, list(step.num_scheduled_tokens)
     read = batch.positions[batch.places]
@@ -60,7 +60,7 @@ def answer(step: SchedulerOutput, broken: tuple[str, ...] = ()) -> DllmModelRunn
         broken=np.asarray(places) if places else None,
     )
     return DllmModelRunnerOutput(
-        req_ids=ids, req_id_to_index={r: i for i, r in enumerate(ids)}, observation=observation
+        req_ids=ids, req_id_to_index={r: i for i, r in enumerate(ids)}, observation=observation, weights=weights
     )
 
 
@@ -130,6 +130,45 @@ def test_a_cache_reset_replans_a_pass_that_waits_for_room(scheduler):
     assert len(scheduler.active["b"].planned.queries) == 32
     scheduler.reset_prefix_cache(reset_running_requests=True)
     finish(scheduler, step)
+    assert scheduler.schedule().num_scheduled_tokens == {"b": PROMPT + 32}
+
+
+def test_what_was_read_over_keys_of_other_weights_is_not_taken(scheduler):
+    """Two steps in flight, and new weights between them: the pass over old keys is done again, whole."""
+
+    def passes() -> list[int]:
+        return [scheduler.active[i].decoding.canvas.passes for i in "ab"]
+
+    add(scheduler, "a")
+    finish(scheduler, scheduler.schedule())
+    old = scheduler.schedule()
+    assert old.num_scheduled_tokens == {"a": 16}
+    add(scheduler, "b")
+    finish(scheduler, scheduler.schedule(), weights=1)
+    assert passes() == [1, 1], "a full pass reads no older keys"
+    finish(scheduler, old)
+    assert passes() == [2, 1], "nor was there anything wrong with this one"
+    mixed = scheduler.schedule()
+    assert mixed.num_scheduled_tokens == {"a": 16, "b": 16}
+    masked = scheduler.active["a"].decoding.canvas.masked.copy()
+    finish(scheduler, mixed, weights=1, broken=("a",))
+    assert passes() == [2, 2] and (scheduler.active["a"].decoding.canvas.masked == masked).all()
+    again = scheduler.schedule()
+    assert again.num_scheduled_tokens == {"a": PROMPT + 32, "b": 16}
+    finish(scheduler, again, weights=1)
+    assert passes() == [3, 3] and scheduler.schedule().num_scheduled_tokens["a"] == 16
+    assert scheduler.counts.counts["passes"] == 6
+
+
+def test_a_pass_that_is_done_again_waits_for_room_and_not_as_a_partial_one(scheduler):
+    add(scheduler, "a", dllm_max_delay=3)
+    add(scheduler, "b", dllm_max_delay=3)
+    finish(scheduler, scheduler.schedule())
+    finish(scheduler, scheduler.schedule(), weights=1)
+    scheduler.max_num_scheduled_tokens = PROMPT + 32
+    first = scheduler.schedule()
+    assert first.num_scheduled_tokens == {"a": PROMPT + 32}
+    finish(scheduler, first, weights=1)
     assert scheduler.schedule().num_scheduled_tokens == {"b": PROMPT + 32}
 
 

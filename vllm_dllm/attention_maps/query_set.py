@@ -5,6 +5,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from vllm.utils.torch_utils import async_tensor_h2d
 
 
 class QuerySet:
@@ -61,4 +62,4 @@ class QuerySet:
         return self._to_device(shares, np.float32)
 
     def _to_device(self, array: np.ndarray, dtype) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array, dtype)).to(self.device, non_blocking=True)
+        return async_tensor_h2d(np.ascontiguousarray(array, dtype), torch.device(self.device))

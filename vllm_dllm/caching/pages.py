@@ -32,6 +32,7 @@ class PageLedger:
         self.passes = 0  # recorded so far
         self.computed_to = 0  # every position before this has been computed
         self.clock = 0  # how often pages were marked
+        self._forgotten_at = 0  # the clock when nothing that had been computed held any more
         self.refreshed_in = np.full(self.num_pages, NEVER, np.int32)
         self.partly = np.zeros(self.num_pages, bool)
         self.stale = np.zeros(self.num_pages, bool)
@@ -68,6 +69,12 @@ class PageLedger:
 
     def mark_all(self, reason: str) -> None:
         self.mark(np.arange(self.num_pages), reason)
+
+    def forget(self, reason: str) -> None:
+        """Nothing that was computed holds any more: all is stale, and no pass may leave any of it out."""
+        self.mark_all(reason)
+        self.computed_to = 0
+        self._forgotten_at = self.clock
 
     def note_refresh(self, reason: str) -> None:
         """The worker recomputed the whole canvas by its own decision, inside the pass just recorded."""
@@ -118,7 +125,8 @@ class PageLedger:
         again = whole & (self._marked_at > clock)  # marked while the pass was under way
         self.stale[whole & ~again] = False
         self.marked_in[again] = self.passes
-        self.computed_to = self.end
+        if clock >= self._forgotten_at:
+            self.computed_to = self.end
         self.passes += 1
 
     def check_integrity(self) -> None:

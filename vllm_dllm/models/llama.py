@@ -45,6 +45,7 @@ class BidirectionalLlama(nn.Module, SupportsQuant):
         if config.tie_word_embeddings:
             self.lm_head = self.lm_head.tie_weights(self.model.embed_tokens)
         self.logits_processor = LogitsProcessor(config.vocab_size, scale=config.logit_scale)
+        self.weights = 0  # how often they were changed, so that nobody goes on with keys and values of others
         # the first load must bring every weight; later ones, or one over dummy weights, may be an update
         self.has_weights = vllm_config.load_config.load_format == "dummy"
 
@@ -78,6 +79,7 @@ class BidirectionalLlama(nn.Module, SupportsQuant):
         # without the stacking: LlamaModel.load_weights puts q, k, v and gate, up together by itself
         names = WeightsMapper(orig_to_new_regex=self.hf_to_vllm_mapper.orig_to_new_regex)
         check = WeightCheck(self, names)
+        self.weights += 1  # first: whatever fails on the way, they are not what they were
         loaded = AutoWeightsLoader(self).load_weights(check.watch(weights), mapper=names)
         if not self.has_weights:
             check.refuse_missing()

@@ -1,7 +1,7 @@
 """Runs partial passes: any positions of any canvases, over vLLM's paged KV cache."""
 
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -121,24 +121,30 @@ class DllmModelRunner:
         self.cudagraph_manager = CudaGraphManager(config, self.device, mode, decode_query_len=1)
         self.graphs = Graphs(self.cudagraph_manager, self.buffers, pages, self._prepare)
         self.hidden_cache = None
-        if self._keeps_hidden and not is_profiling:
-            self.hidden_cache = torch.zeros(
-                (self._num_layers, kv_cache_config.num_blocks * self.page_size, self._hidden_size),
-                dtype=config.model_config.dtype,
-                device=self.device,
+        with kv_cache_allocation_context or nullcontext():  # what sleep mode gives back
+            if self._keeps_hidden and not is_profiling:
+                self.hidden_cache = torch.zeros(
+                    (self._num_layers, kv_cache_config.num_blocks * self.page_size, self._hidden_size),
+                    dtype=config.model_config.dtype,
+                    device=self.device,
+                )
+            self.kv_caches = init_kv_cache(
+                config.compilation_config.static_forward_context,
+                kv_cache_config,
+                self.device,
+                kernel_block_sizes,
+                config,
             )
-        self.kv_caches = init_kv_cache(
-            config.compilation_config.static_forward_context,
-            kv_cache_config,
-            self.device,
-            kernel_block_sizes,
-            config,
-            kv_cache_allocation_context=kv_cache_allocation_context,
-        )
         if not is_profiling:
             self.layerwise = LayerwiseForward(
                 self.model, self.page_size, self.device, self._forward_context, self.hidden_cache
             )
+
+    def clear_pages(self) -> None:
+        """Zero all pages: after sleep their memory is another, and may hold what is no number."""
+        for cache in (*self.kv_caches.values(), self.hidden_cache):
+            if cache is not None:
+                cache.zero_()
 
     @torch.inference_mode()
     def profile_run(self, randomize_inputs: bool = False) -> None:
@@ -205,7 +211,7 @@ class DllmModelRunner:
         weights_path: str | None = None,
         is_checkpoint_format: bool = True,
     ) -> None:
-        """Other weights in place of the model's: from the iterator, the path, or the model's own folder once more."""
+        """Other weights in place of the model's: from the iterator, the path, or the last path once more."""
         reload_weights(self.vllm_config, self.model, weights_iterator, weights_path, is_checkpoint_format)
 
     def get_draft_model(self) -> None:
@@ -237,7 +243,7 @@ class DllmModelRunner:
         the whole canvas.
         """
         if batch.wipe:
-            pages = torch.tensor(batch.wipe, device=self.device)
+            pages = self._to_device(np.asarray(batch.wipe, np.int64))
             for cache in self.kv_caches.values():
                 cache[pages] = 0
         places, signals, layer_tokens = batch.places, {}, {}
@@ -247,6 +253,7 @@ class DllmModelRunner:
             graph = self.graphs.choose(batch)
             hidden = self._prepare(self.buffers.fill(batch))() if graph is None else self.graphs.run(batch, graph)
         output = DllmModelRunnerOutput(req_ids=req_ids, req_id_to_index={r: i for i, r in enumerate(req_ids)})
+        output.weights = self.model.weights
         self._update_tables(batch)
         output.observation = self._read(hidden[self._to_device(places)], batch.read_starts, batch.readouts, batch.edits)
         if output.observation is not None:  # tensor parallelism: the first rank has it

@@ -1,9 +1,11 @@
 """vLLM's worker for this platform, with the diffusion model runner in it."""
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vllm.platforms import current_platform
+from vllm.utils.gc_utils import freeze_gc_heap, maybe_attach_gc_debug_callback
+from vllm.utils.gpu_sync_debug import enable_gpu_sync_check
 from vllm.utils.torch_utils import set_random_seed
 from vllm.v1.worker.worker_base import CompilationTimes
 
@@ -36,8 +38,37 @@ class DllmWorker(PlatformWorker):
         """What is left for KV pages beside the hidden-state cache, if there is one."""
         return int(super().determine_available_memory() * (1 - self.model_runner.hidden_share()))
 
+    # ---- what changes the weights without the model's `load_weights`, or takes away what the pages held ----
+
+    def reload_weights(self, *args: Any, **kwargs: Any) -> None:
+        self.model_runner.model.weights += 1
+        super().reload_weights(*args, **kwargs)
+
+    def reset_weights(self) -> None:
+        self.model_runner.model.weights += 1
+        super().reset_weights()
+
+    def update_weights(self, update_info: dict | list[dict]) -> None:
+        self.model_runner.model.weights += 1
+        super().update_weights(update_info)
+
+    def finish_weight_update(self) -> None:
+        self.model_runner.model.weights += 1
+        super().finish_weight_update()
+
+    def wake_up(self, tags: list[str] | None = None) -> None:
+        super().wake_up(tags)
+        self.model_runner.model.weights += 1
+        if tags is None or "kv_cache" in tags:
+            self.model_runner.clear_pages()
+
+    # ---- start ----
+
     def compile_or_warm_up_model(self) -> CompilationTimes:
         # nothing to compile, and profile_run has warmed up the kernels
         self.model_runner.capture_model()
         set_random_seed(self.model_config.seed)
+        freeze_gc_heap()  # what lives as long as the engine is not looked through again and again
+        maybe_attach_gc_debug_callback()
+        enable_gpu_sync_check()  # VLLM_GPU_SYNC_CHECK, from the first request on
         return CompilationTimes(language_model=0.0, encoder=0.0)

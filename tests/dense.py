@@ -89,12 +89,15 @@ def decode(
     return decoding
 
 
-def run(name: str, decoding: Decoding, stop_at_eos: bool = False) -> None:
+def run(name: str, decoding: Decoding, stop_at_eos: bool = False, change=(None, None)) -> None:
+    """Decode. `change`: the number of a pass, and the model from which it, whole, and all behind it are."""
     traits = TRAITS[name]
     canvas, dense = decoding.canvas, DenseCanvas(model(name), decoding.canvas.length)
     reader = Reader(SAMPLER[name], MASK)
     while not canvas.done and not (stop_at_eos and EOS in canvas.response[: canvas.final]):
         planned = decoding.plan()
+        if planned.number == change[0]:
+            planned, dense.net = decoding.redo(), change[1]
         assert planned.queries.max() < planned.end == canvas.end
         logits = dense.forward(planned.token_ids, planned.queries, planned.end)[torch.from_numpy(planned.places)]
         assert (planned.queries[planned.places] == planned.reads + traits.row_shift).all(), "a row is not computed"
