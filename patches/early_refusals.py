@@ -14,6 +14,7 @@ from typing import Any
 
 from vllm.sampling_params import SamplingParams
 from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.input_processor import InputProcessor
 
 from vllm_dllm import format_requests, validation
 from vllm_dllm.models import is_ours
@@ -26,10 +27,22 @@ def _refuse(engine: Any, prompt: Any, params: Any) -> None:
     try:
         if isinstance(params, SamplingParams) and isinstance(prompt, dict) and "prompt_token_ids" in prompt:
             encode = validation.encoder(engine.vllm_config, engine.renderer.tokenizer)
+            params = _completed(engine.input_processor, params)
             checked = validation.check_request(engine.vllm_config, params, prompt["prompt_token_ids"], encode)
             format_requests.check_known(engine.vllm_config, params, prompt["prompt_token_ids"], checked)
     except SettingError as e:
         raise validation.Refusal.of(e) from e
+
+
+def _completed(processor: InputProcessor, params: SamplingParams) -> SamplingParams:
+    """With the tokens of what they say in words, as vLLM completes its own copy of them on the way to the engine."""
+    if not params.bad_words and not params.min_tokens:
+        return params
+    params = params.clone()
+    params.update_from_generation_config(processor.generation_config_fields, processor.renderer.get_eos_token_id())
+    if processor.tokenizer is not None:
+        params.update_from_tokenizer(processor.tokenizer)
+    return params
 
 
 def _generate(original, self, prompt, sampling_params, *args, **kwargs):

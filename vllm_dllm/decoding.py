@@ -9,7 +9,7 @@ import numpy as np
 
 from vllm_dllm.caching.pages import PAGE_SIZE, RESET, PageLedger
 from vllm_dllm.canvas import Canvas
-from vllm_dllm.constraints import Constraint, admitted
+from vllm_dllm.constraints import Constraint, admitted, bars_all
 from vllm_dllm.given_text import NO_TEXT, GivenText
 from vllm_dllm.messages import Edits, Observation, Readout
 from vllm_dllm.passes import Pass
@@ -29,6 +29,7 @@ class Sampling:
         seed: int | None = None,
         logprobs: int | None = None,
         end_ids: frozenset[int] = frozenset(),
+        min_p: float = 0.0,
     ):
         """`seed` None: a random one. `end_ids`: the tokens that end the response."""
         self.temperature = temperature
@@ -37,10 +38,14 @@ class Sampling:
         self.seed = secrets.randbits(64) if seed is None else seed % 2**64
         self.logprobs = logprobs
         self.end_ids = end_ids
+        self.min_p = min_p
 
 
 class NotFinite(ArithmeticError):
-    """For some position no token had a finite logit that was the largest: there is nothing to choose by."""
+    """For some position no token had a finite logit that was the largest: there is nothing to choose by.
+
+    Its text says which constraints barred all, if they did; else it is the model's output.
+    """
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +94,7 @@ class Decoding:
             drop_behind=sampling.end_ids if self.policy.drops_behind_end else frozenset(),
         )
         self.constraints = list(constraints)
+        self.mask_id = traits.mask_id
         self.pages = PageLedger(self.canvas.length, page_size, self.canvas.end, self.policy.reasons)
         self.scores = settings.scores
         if self.policy.looks_ahead and self.scores is None:  # `random` once for all, to be known before a pass
@@ -174,6 +180,7 @@ class Decoding:
             settings.needs_entropy,
             settings.score == CONFIDENCE64,
             s.logprobs,
+            s.min_p,
         )
 
     # ---- after it ----
@@ -183,7 +190,7 @@ class Decoding:
         canvas, policy = self.canvas, self.policy
         assert done.number == canvas.passes, f"pass {done.number} is finished where pass {canvas.passes} is under way"
         if not seen.finite:
-            raise NotFinite
+            raise NotFinite(bars_all(self.constraints, canvas, done.reads, seen.vocab_size, self.mask_id) or "")
         seen.score = self.settings.score
         seen = policy.complete(canvas, seen)
         chosen = self._choose(done, seen)
@@ -213,8 +220,11 @@ class Decoding:
             chosen = self.policy.coming if self.constraints else done.reads
         if not self.constraints:
             return chosen
-        kept = admitted(self.constraints, self.canvas, chosen, seen.tokens[np.searchsorted(seen.positions, chosen)])
-        return np.sort(chosen[kept])
+        read = chosen[np.isin(chosen, done.reads)]  # what was not may be barred: d2 fills it in
+        kept = admitted(self.constraints, self.canvas, read, seen.tokens[np.searchsorted(seen.positions, read)])
+        if len(chosen) and not kept.any():
+            self.policy.start_over()
+        return np.sort(read[kept])
 
     def _select(self, seen: Observation | None) -> tuple[np.ndarray, np.ndarray]:
         """The canvas positions that the rule unmasks in this pass, and all positions' scores."""

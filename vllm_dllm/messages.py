@@ -23,6 +23,15 @@ class Readout(NamedTuple):
     entropy: bool = False
     confidence64: bool = False  # the confidence of a softmax in float64 too
     logprobs: int | None = None  # how many of the most likely tokens; -1: the whole vocabulary
+    min_p: float = 0.0
+
+
+class Adjustment(NamedTuple):
+    """For some tokens, in every line: x / scale where x > 0 and x * scale elsewhere, and then + shift; in float32."""
+
+    tokens: np.ndarray  # int32 [K], each once
+    scale: np.ndarray | None  # float32 [K]; None: 1
+    shift: np.ndarray  # float32 [K]
 
 
 class Admitted(NamedTuple):
@@ -41,8 +50,29 @@ class Admitted(NamedTuple):
 class Edits:
     """What is done to the logits of one pass before anything is read of them. Lines count the pass's own, from 0."""
 
+    adjusted: list[Adjustment] = field(default_factory=list)  # in this order, before what is barred
+    allowed: np.ndarray | None = None  # int32 tokens: all others -inf in every line; None: all
+    banned: list[np.ndarray] = field(default_factory=list)  # int32 tokens: -inf in every line
     barred: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)  # lines and, as many, tokens: -inf
     admitted: Admitted | None = None
+
+    def allow(self, tokens: np.ndarray) -> None:
+        """Bar all but these, int32 and ascending, in every line."""
+        self.allowed = tokens if self.allowed is None else np.intersect1d(self.allowed, tokens)
+
+    def leaves(self, lines: int, vocab_size: int, mask_id: int) -> np.ndarray:
+        """How many tokens each of the pass's `lines` may still have, the mask token aside: int [lines]."""
+        whole = np.zeros(vocab_size, bool)
+        whole[slice(None) if self.allowed is None else self.allowed] = True
+        whole[mask_id] = False
+        for tokens in self.banned:
+            whole[tokens] = False
+        left = np.full(lines, np.count_nonzero(whole))
+        if self.barred:
+            at, tokens = (np.concatenate(part).astype(np.int64) for part in zip(*self.barred, strict=True))
+            pairs = np.unique(at[whole[tokens]] * vocab_size + tokens[whole[tokens]])
+            left -= np.bincount(pairs // vocab_size, minlength=lines)
+        return left
 
 
 @dataclass

@@ -16,7 +16,6 @@ from vllm.v1.request import Request, RequestStatus
 
 from vllm_dllm.catalogue import TRACE
 from vllm_dllm.constraints import Constraint
-from vllm_dllm.constraints.ends import NoEndBeforeGiven
 from vllm_dllm.decoding import Decoding, NotFinite, Sampling
 from vllm_dllm.engine_config import model_traits, server_settings
 from vllm_dllm.failed import NOT_FINITE, add_failed, end_failed
@@ -26,6 +25,7 @@ from vllm_dllm.loaded_formats import LoadedFormats
 from vllm_dllm.metrics import StepCounts
 from vllm_dllm.models.ends import ends_of
 from vllm_dllm.packing import pack
+from vllm_dllm.param_constraints import constraints_of
 from vllm_dllm.passes import Pass
 from vllm_dllm.trace import Trace
 from vllm_dllm.vllm_messages import DllmModelRunnerOutput, DllmSchedulerOutput
@@ -61,7 +61,7 @@ class DllmScheduler(Scheduler):
         super().__init__(*args, **kwargs)
         self.traits = model_traits(self.vllm_config)
         self.settings = server_settings(self.vllm_config)
-        self.ends = ends_of(self.vllm_config.model_config)
+        ends_of(self.vllm_config.model_config)  # known from now on
         self.active: dict[str, Running] = {}  # the running requests
         self.steps: dict[int, list[tuple[str, Running, Pass]]] = {}  # the steps in flight, by number
         trace = self.settings.value(TRACE)
@@ -172,7 +172,13 @@ class DllmScheduler(Scheduler):
     def _start(self, request: Request, text: GivenText) -> Decoding:
         params = request.sampling_params
         sampling = Sampling(
-            params.temperature, params.top_k, params.top_p, params.seed, params.num_logprobs, end_token_ids(params)
+            params.temperature,
+            params.top_k,
+            params.top_p,
+            params.seed,
+            params.num_logprobs,
+            end_token_ids(params),
+            params.min_p,
         )
         return Decoding(
             request.prompt_token_ids,
@@ -187,7 +193,7 @@ class DllmScheduler(Scheduler):
         )
 
     def _constraints(self, params: SamplingParams, text: GivenText) -> list[Constraint]:
-        found: list[Constraint] = [NoEndBeforeGiven(self.ends.all)] if text else []
+        found = constraints_of(params, text, self.vllm_config.model_config)
         if carried := carrier_of(params):
             found.append(self.formats.constraint(*carried))
         return found
@@ -205,16 +211,17 @@ class DllmScheduler(Scheduler):
             assert isinstance(model_runner_output, DllmModelRunnerOutput)
             broken = self._observe(scheduler_output, model_runner_output)
             self.counts.count("failed_requests", len(broken))
-            failed = end_failed(self, dict.fromkeys(broken, NOT_FINITE))
+            failed = end_failed(self, broken)
         outputs = super().update_from_output(scheduler_output, model_runner_output)
         add_failed(outputs, failed)
         return outputs
 
-    def _observe(self, step: DllmSchedulerOutput, output: DllmModelRunnerOutput) -> list[str]:
-        """Finish the step's passes. The requests whose decoding cannot go on."""
+    def _observe(self, step: DllmSchedulerOutput, output: DllmModelRunnerOutput) -> dict[str, str]:
+        """Finish the step's passes. The requests whose decoding cannot go on, each with a sentence that says why."""
         batch, observation = step.batch, output.observation
         assert batch is not None and observation is not None
-        logprobs, broken = [], []
+        logprobs: list[tuple[int, list[Any]]] = []
+        broken: dict[str, str] = {}
         starts = batch.read_starts.tolist()
         output.sampled_token_ids = []
         for i, (req_id, running, done) in enumerate(self.steps.pop(step.step)):
@@ -233,8 +240,8 @@ class DllmScheduler(Scheduler):
                     continue
                 try:
                     finished = decoding.finish(done, seen)
-                except NotFinite:
-                    broken.append(req_id)
+                except NotFinite as why:
+                    broken[req_id] = str(why) or NOT_FINITE
                     self._wipe(self._pages(self.requests[req_id]))
                 else:
                     self.counts.add_pass(req_id, decoding, done, finished)

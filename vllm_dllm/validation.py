@@ -12,27 +12,22 @@ from vllm.config import VllmConfig
 from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import BeamSearchParams, SamplingParams
 
+from vllm_dllm.canvas import Canvas
 from vllm_dllm.catalogue import GEN_LENGTH
 from vllm_dllm.engine_config import model_traits, server_settings
 from vllm_dllm.given_text import NO_TEXT, SUFFIX, TEMPLATE, GivenText, given_text, with_token_ids
 from vllm_dllm.options import SettingError
+from vllm_dllm.param_constraints import check_leaves, check_tokens, constraints_of
+from vllm_dllm.settings import Settings
 
 ONCE = "a diffusion model unmasks positions in any order, not from left to right"
 UNBUILT = "it is not built for diffusion decoding"
 
 # parameter -> (the values that change nothing, why others are refused)
 REFUSED = {
-    "min_tokens": ((0,), ONCE),
     "prompt_logprobs": ((None,), "prompt tokens are not predicted"),
     "prompt_logprob_token_ids": ((None,), "prompt tokens are not predicted"),
     "thinking_token_budget": ((None,), ONCE),
-    "presence_penalty": ((0.0,), UNBUILT),
-    "frequency_penalty": ((0.0,), UNBUILT),
-    "repetition_penalty": ((1.0,), UNBUILT),
-    "min_p": ((0.0,), UNBUILT),
-    "logit_bias": ((None, {}), UNBUILT),
-    "allowed_token_ids": ((None,), UNBUILT),
-    "bad_words": ((None, []), UNBUILT),
     "logprob_token_ids": ((None, []), UNBUILT),
     "trace_decode_token_ids": ((None, []), UNBUILT),
     "watermarking": ((None, False), UNBUILT),
@@ -165,7 +160,9 @@ def check_request(
     text = given_text(extra_args)
     text.check_ids(config.model_config.get_vocab_size(), model_traits(config).mask_id)
     length = response_length(config, len(prompt_ids), params.max_tokens, text)
-    server_settings(config).of_request(extra_args).check_canvas(length)
+    settings = server_settings(config).of_request(extra_args)
+    settings.check_canvas(length)
+    check_constraints(config, params, settings, prompt_ids, length, text)
     return Checked(length, extra_args)
 
 
@@ -184,3 +181,29 @@ def encoder(config: VllmConfig, tokenizer: Any) -> Callable[[str], Sequence[int]
         return tokenizer.encode(text, add_special_tokens=False)
 
     return encode
+
+
+def check_constraints(
+    config: VllmConfig,
+    params: SamplingParams,
+    settings: Settings,
+    prompt_ids: Sequence[int],
+    length: int,
+    text: GivenText,
+) -> None:
+    """Raise SettingError for constraints on the tokens that name what is none, or that leave none."""
+    vocab_size = config.model_config.get_vocab_size()
+    check_tokens(params, vocab_size)
+    if params.min_tokens > length:
+        raise SettingError(
+            f"min_tokens={params.min_tokens} is not allowed: it must be at most {length}, the response's length"
+        )
+    if params.bad_words and params.bad_words_token_ids is None:
+        raise SettingError(
+            f"bad_words={shown(params.bad_words)} is not allowed: there is no tokenizer that says which tokens they are"
+        )
+    if constraints := constraints_of(params, text, config.model_config):
+        mask_id = model_traits(config).mask_id
+        given = text.at(len(prompt_ids))
+        canvas = Canvas(prompt_ids, length, mask_id, settings.make_frontier(), given, text.suffix)
+        check_leaves(constraints, canvas, vocab_size, mask_id)

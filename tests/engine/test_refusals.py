@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from common import CHECKPOINTS, ENGINE, MASK, golden
+from common import CHECKPOINTS, ENGINE, EOS, MASK, golden
 from prompts import as_prompt, head, params, task_prompts, token_ids
 from settings import settings
 from vllm import SamplingParams
@@ -16,16 +16,16 @@ PROMPT = as_prompt(head("echo abc"))
 # (arguments of SamplingParams, what the message must name: parameter, value, what is allowed)
 PARAMETERS = [
     (dict(structured_outputs=StructuredOutputsParams(grammar="x")), ["structured_outputs.grammar='x'", "regular"]),
-    (dict(min_tokens=3), ["min_tokens=3", "must be 0"]),
     (dict(prompt_logprobs=2), ["prompt_logprobs=2", "must be None"]),
     (dict(prompt_logprobs=0), ["prompt_logprobs=0", "must be None"]),
-    (dict(presence_penalty=0.5), ["presence_penalty=0.5", "must be 0.0"]),
-    (dict(frequency_penalty=-0.5), ["frequency_penalty=-0.5", "must be 0.0"]),
-    (dict(repetition_penalty=1.1), ["repetition_penalty=1.1", "must be 1.0"]),
-    (dict(min_p=0.1, temperature=1.0), ["min_p=0.1", "must be 0.0"]),
-    (dict(logit_bias={5: 1.0}), ["logit_bias=", "5: 1.0", "must be None"]),
-    (dict(allowed_token_ids=[5, 6]), ["allowed_token_ids=[5, 6]", "must be None"]),
-    (dict(bad_words=["1"]), ["bad_words=['1']", "must be None"]),
+    (dict(repetition_penalty=1e-40), ["repetition_penalty=1e-40", "from 1e-30 to 1e+30"]),
+    (dict(logit_bias={5: float("inf")}), ["logit_bias with inf for token 5", "a finite number"]),
+    (dict(logit_bias={128: 1.0}), ["logit_bias", "128"]),
+    (dict(allowed_token_ids=[]), ["allowed_token_ids"]),
+    (dict(allowed_token_ids=[5, 128]), ["allowed_token_ids", "[128]"]),
+    (dict(allowed_token_ids=[MASK]), ["allowed_token_ids bar every token at position 0", "besides the mask token"]),
+    (dict(allowed_token_ids=[EOS], min_tokens=1), ["allowed_token_ids and min_tokens bar every token"]),
+    (dict(allowed_token_ids=[25], bad_words=["1"]), ["allowed_token_ids and bad_words bar every token"]),
     (dict(thinking_token_budget=5), ["thinking_token_budget"]),
     (dict(logprobs=100), ["100", "20"]),
 ]

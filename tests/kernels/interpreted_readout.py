@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from vllm_dllm.messages import Readout
+from vllm_dllm.messages import Adjustment, Edits, Readout
 from vllm_dllm.worker.readout import Reader
 from vllm_dllm.worker.readout_kernel import read_greedily
 
@@ -117,14 +117,23 @@ def test_a_reader_with_the_kernel_reads_what_one_without_it_reads(sampler):
         Readout(1.0, top_p=0.8, seed=4, logprobs=2, margin=True),
     ]
     starts = np.cumsum([0, 5, 70, 2, 3, 1, 2])
+    scaled = Adjustment(np.arange(50, 90, dtype=np.int32), np.full(40, 1.3, np.float32), np.full(40, 0.1, np.float32))
+    bans = [np.arange(200, 260, dtype=np.int32)]
+    edits = {
+        0: Edits([scaled], banned=bans),
+        1: Edits([scaled]),
+        2: Edits(banned=bans),
+        3: Edits([scaled], banned=bans),
+    }
+    edits[4] = Edits(allowed=np.asarray([1], np.int32))  # leaves nothing
     logits = torch.randn(int(starts[-1]), 300, generator=torch.Generator().manual_seed(5)).mul(2).bfloat16().to(DEVICE)
     logits[2, 7] = logits[30, 7] = logits[76, 7] = torch.nan
     reader = Reader(sampler, 1, DEVICE)
     reader.kernel = read_greedily
-    seen = reader.read(logits.clone().__getitem__, starts, readouts)
+    seen = reader.read(logits.clone().__getitem__, starts, readouts, edits)
     reader.kernel = None
-    want = reader.read(logits.clone().__getitem__, starts, readouts)
-    assert seen.broken.tolist() == want.broken.tolist() == [2, 30, 76]
+    want = reader.read(logits.clone().__getitem__, starts, readouts, edits)
+    assert seen.broken.tolist() == want.broken.tolist() == [2, 30, 76, 80]
     assert seen.tokens.tolist() == want.tokens.tolist()
     np.testing.assert_allclose(seen.confidence, want.confidence, atol=1e-6)
     np.testing.assert_allclose(seen.margin[:5], want.margin[:5], atol=1e-6)

@@ -164,12 +164,13 @@ def test_the_servers_user_may_do_without(tmp_path):
 
 
 def test_what_the_servers_user_gives_comes_first(tmp_path):
-    given = {"temperature": 0.3, "top_k": None, "repetition_penalty": 1.0}
+    given = {"temperature": 0.3, "top_k": None, "repetition_penalty": 1.2, "min_p": 0.1}
     config = configured(tmp_path, QWEN, override_generation_config=given)
     assert for_requests(config) == {
         "temperature": 0.3,
         "top_p": 0.8,
-        "repetition_penalty": 1.0,
+        "min_p": 0.1,
+        "repetition_penalty": 1.2,
         "max_tokens": LENGTH,
     }
 
@@ -177,8 +178,9 @@ def test_what_the_servers_user_gives_comes_first(tmp_path):
 @pytest.mark.parametrize(
     "key, value",
     [
-        ("repetition_penalty", 1.05),
-        ("min_p", 0.1),
+        ("repetition_penalty", 0),
+        ("min_p", 1.5),
+        ("presence_penalty", 3),
         ("temperature", -1),
         ("top_p", 2),
         ("top_k", "20"),

@@ -11,6 +11,7 @@ TAG = {"type": "structural_tag", "triggers": ["<a"], "structures": [{"begin": "<
 CHAT = ("/v1/chat/completions", {"messages": MESSAGES})
 COMPLETION = ("/v1/completions", {"prompt": text_prompt(QUESTION)})
 RESPONSES = ("/v1/responses", {"input": QUESTION})
+ALL = list(range(128))
 
 # (where, fields, param, what the message says of it)
 REFUSED = [
@@ -37,7 +38,8 @@ REFUSED = [
     (RESPONSES, {"response_format": {"type": "json_object"}}, "response_format", "no such field"),
     (RESPONSES, {"n": 2}, "n", "=2 is not allowed"),
     (RESPONSES, {"min_tokens": 2}, "min_tokens", "no such field"),
-    (RESPONSES, {"logit_bias": {"5": 1.0}}, "logit_bias", "={5: 1.0}"),
+    (RESPONSES, {"logit_bias": {"500": 1.0}}, "logit_bias", "with token 500"),
+    (RESPONSES, {"bad_words": ["7"]}, "bad_words", "no such field"),
     (RESPONSES, {"max_output_tokens": 0}, "max_output_tokens", "=0 is not allowed: it must be at least 1"),
     (RESPONSES, {"max_output_tokens": 500}, "max_output_tokens", "=500 is not allowed"),
     (RESPONSES, {"conversation": "c"}, "conversation", "the server keeps none"),
@@ -60,6 +62,9 @@ HONOURED = [
         RESPONSES,
         {"text": {"format": {"type": "text"}, "verbosity": "low"}, "tool_choice": "none", "tools": [FLAT_TOOL]},
     ),
+    (CHAT, {"logit_bias": {"5": 1}, "min_p": 0.1, "presence_penalty": 0.1, "bad_words": ["abc"], "min_tokens": 3}),
+    (COMPLETION, {"max_tokens": 64, "repetition_penalty": 1.01, "frequency_penalty": 0.01, "allowed_token_ids": ALL}),
+    (RESPONSES, {"logit_bias": {"5": 1}, "min_p": 0.1, "presence_penalty": 0.1, "repetition_penalty": 1.01}),
     (RESPONSES, {"n": 1, "min_tokens": 0, "store": False, "truncation": "auto", "reasoning": {"effort": "low"}}),
 ]
 

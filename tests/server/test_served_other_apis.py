@@ -60,7 +60,7 @@ def test_responses_stream(client, server):
     "options, words",
     [
         ({"max_output_tokens": 510}, ["=510 is not allowed", "at most 512"]),
-        ({"extra_body": {"presence_penalty": 1.0}}, ["presence_penalty=1.0", "must be 0.0"]),
+        ({"extra_body": {"presence_penalty": 2.5}}, ["presence_penalty", "2.5"]),
         ({"extra_body": {"vllm_xargs": {"dllm_steps": 0}}}, ["dllm_steps=0", "at least 1"]),
     ],
 )

@@ -73,6 +73,10 @@ class CachePolicy(ABC):
     def observe(self, canvas: Canvas, pages: PageLedger, seen: Observation, unmasked: np.ndarray) -> None:  # noqa: B027
         """Told after each pass what it read and which canvas positions were unmasked."""
 
+    def start_over(self) -> None:  # noqa: B027
+        """Told, before `observe`, that nothing of what the rule selected could be fixed: the next pass must read all
+        candidates. Most policies do in every pass."""
+
     def signals(self, seen: Observation, unmasked: np.ndarray) -> dict[str, Any]:
         """What the trace shows of the pass besides its positions; `unmasked` are places in `seen`. The same
         keys in every pass."""

@@ -54,6 +54,7 @@ class D2(CachePolicy):
         self.inflate_w = inflate_w
         self.first_scores: np.ndarray | None = None
         self.chosen: np.ndarray | None = None  # bool, one for each canvas position: the next pass
+        self.again = False  # the next pass is like the first
         self.known = 0  # how far the canvas existed in the last pass
 
     @classmethod
@@ -120,7 +121,11 @@ class D2(CachePolicy):
             chosen[canvas.prompt_len - 1] = canvas.prompt_len in certain
         if self.inflate_w:
             fill_gaps(chosen, self.inflate_w)
-        self.chosen = chosen
+        self.chosen = None if self.again else chosen
+        self.again = False
+
+    def start_over(self):
+        self.again = True
 
     def _certain(self, canvas: Canvas, first_scores: np.ndarray) -> np.ndarray:
         """Stage 1: masked positions."""

@@ -10,7 +10,12 @@ from vllm_dllm.messages import Edits
 
 
 class Constraint(ABC):
-    """One request's: plain Python over a canvas, asked in each pass. It knows nothing of policies, rules and vLLM."""
+    """One request's: plain Python over a canvas, asked in each pass. It knows nothing of policies, rules and vLLM.
+
+    `asked_by`: the parameter that a request asks for it with, for an error; empty if it bars nothing.
+    """
+
+    asked_by = ""
 
     @abstractmethod
     def edit(self, canvas: Canvas, reads: np.ndarray, edits: Edits) -> None:
@@ -35,3 +40,20 @@ def admitted(
             for constraint in constraints:
                 constraint.fix(canvas, position, token)
     return kept
+
+
+def bars_all(
+    constraints: Sequence[Constraint], canvas: Canvas, reads: np.ndarray, vocab_size: int, mask_id: int
+) -> str | None:
+    """What to say where they bar every token at one of the canvas positions `reads`: who, and where; else None."""
+    if not constraints:
+        return None
+    edits = Edits()
+    for constraint in constraints:
+        constraint.edit(canvas, reads, edits)
+    none_left = np.flatnonzero(edits.leaves(len(reads), vocab_size, mask_id) == 0)
+    if not len(none_left):
+        return None
+    names = list(dict.fromkeys(c.asked_by for c in constraints if c.asked_by))
+    position = int(reads[none_left[0]]) - canvas.prompt_len
+    return f"{' and '.join(names)} bar every token at position {position} of the response"

@@ -13,6 +13,8 @@ class NoEndBeforeGiven(Constraint):
     Behind the last given token they are allowed, and end the response as ever.
     """
 
+    asked_by = "given text"
+
     def __init__(self, end_ids: Iterable[int]):
         self.ends = np.asarray(sorted(end_ids), np.int32)
 

@@ -22,8 +22,18 @@ class Ends:
         return self.others | {i for i in (self.eos, self.turn) if i is not None}
 
 
+_KNOWN: dict[tuple[str | None, ...], Ends] = {}
+
+
 def ends_of(model: ModelConfig) -> Ends:
-    """A checkpoint's end tokens. Reads its tokenizer, which is a matter of a second unless vLLM has it already."""
+    """A checkpoint's end tokens. Reads its tokenizer the first time, a matter of a second unless vLLM has it already."""
+    key = (model.model, model.revision, model.tokenizer, model.tokenizer_revision, model.generation_config)
+    if key not in _KNOWN:
+        _KNOWN[key] = _ends_of(model)
+    return _KNOWN[key]
+
+
+def _ends_of(model: ModelConfig) -> Ends:
     others = frozenset(defaults(model)[0].get("eos_token_id", ()))
     tokenizer = cached_tokenizer_from_config(model)
     if tokenizer is None:  # skip_tokenizer_init

@@ -20,6 +20,8 @@ from vllm_dllm.options import SettingError
 
 FILE = "generation_config.json"
 HONOURED = ("temperature", "top_k", "top_p")
+# what a checkpoint's authors do not mean for their own code, which has no such thing, but a server's user may
+USERS = (*HONOURED, "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
 # of no consequence: who wrote the file, and ids that are read elsewhere or by nobody
 SILENT = ("_from_model_config", "transformers_version", "do_sample", "bos_token_id", "pad_token_id", "mask_token_id")
 
@@ -78,12 +80,12 @@ def check_override(override: Mapping[str, Any]) -> None:
     for key, value in override.items():
         if value is None:
             continue
-        why = "it is not read" if key in (*SILENT, "eos_token_id") else _why_not(key, value)
+        why = "it is not read" if key in (*SILENT, "eos_token_id") else _why_not(key, value, USERS)
         if why is not None:
             raise SettingError(f"{key}={value!r} is not allowed in override_generation_config: {why}")
 
 
-def _why_not(key: str, value: Any) -> str | None:
+def _why_not(key: str, value: Any, honoured: tuple[str, ...] = HONOURED) -> str | None:
     """Why a default is not honoured; None where it is, or changes nothing."""
     if value is None:
         return "it says nothing"
@@ -91,11 +93,11 @@ def _why_not(key: str, value: Any) -> str | None:
         return None
     if key == "max_new_tokens":
         return "the response length is set by dllm_gen_length"
-    if key in HONOURED:
+    if key in honoured:
         return _refused(key, value)
     if value == getattr(SamplingParams(), key, None):
         return None
-    return f"of such defaults a diffusion model has {', '.join(HONOURED)}"
+    return f"of such defaults a diffusion model has {', '.join(honoured)}"
 
 
 def _refused(key: str, value: Any) -> str | None:

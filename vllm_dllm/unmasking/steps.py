@@ -11,7 +11,7 @@ class Steps(UnmaskingRule):
     """`steps` passes in all, evenly over the blocks.
 
     With m masked positions at a block's start and s steps in it, step i unmasks m // s positions, plus
-    one while i < m % s, the largest scores first.
+    one while i < m % s, the largest scores first. Where constraints refused tokens, passes like the last follow.
     """
 
     option = Option("steps", int, None, "unmask in this many passes, divided evenly over the blocks", low=1)
@@ -43,4 +43,6 @@ class Steps(UnmaskingRule):
     ) -> np.ndarray:
         """The positions of step `self.step` of the `steps` in this block; `masked` candidates are left."""
         n = self.masked // steps + (self.step < self.masked % steps)
-        return top(canvas, scores, n, whole=True)
+        if self.step >= steps:  # tokens were refused, so that some are left
+            n = max(1, n)
+        return top(canvas, scores, min(n, masked), whole=True)

@@ -8,7 +8,7 @@ import torch
 from vllm.triton_utils import HAS_TRITON
 
 from vllm_dllm.messages import Edits, Readout, StepObservation
-from vllm_dllm.worker.edits import apply
+from vllm_dllm.worker.edits import apply, edit_lines
 from vllm_dllm.worker.host_copy import HostCopy
 
 LINES = 1024  # that go through the output head and are read at once: logits of a large vocabulary take room
@@ -39,21 +39,32 @@ class Reader:
     ) -> StepObservation | None:
         """`head` gives the logits of some of the lines, which may be overwritten; it is asked for a piece at a time.
 
-        Request i has lines read_starts[i] to read_starts[i + 1], and `edits` what is done to them first. None where the head gives nothing (tensor-parallel
-        ranks other than the first).
+        Request i has lines read_starts[i] to read_starts[i + 1], and `edits` what is done to them first. None where the
+        head gives nothing (tensor-parallel ranks other than the first).
         """
-        groups = _groups(read_starts, readouts)
+        edits = edits or {}
+        # a chunk at a time: what must be done in float32, or beside logits that stay as they are
+        late = {i: e for i, e in edits.items() if e.adjusted or readouts[i].logprobs is not None}
+        early = {i: e for i, e in edits.items() if i not in late}
+        groups = _groups(read_starts, readouts, late)
         result = None
         for start, stop in pairwise(_cuts(groups, int(read_starts[-1]))):
             logits = head(slice(start, stop))
             if logits is not None:
                 result = result or _Result(int(read_starts[-1]), logits, readouts)
-                if edits:
-                    apply(logits, start, read_starts, edits, self.tables)
-                self._read_piece(logits, start, groups, result)
+                if early:
+                    apply(logits, start, read_starts, early, self.tables)
+                self._read_piece(logits, start, groups, result, late)
         return None if result is None else result.observation(readouts)
 
-    def _read_piece(self, logits: torch.Tensor, first_line: int, groups: list[Group], result: "_Result") -> None:
+    def _read_piece(
+        self,
+        logits: torch.Tensor,
+        first_line: int,
+        groups: list[Group],
+        result: "_Result",
+        late: Mapping[int, Edits],
+    ) -> None:
         """The logits are those from `first_line` on, in any float dtype: only chunks of them become float32."""
         stop_line = first_line + len(logits)
         packed = result.packed[:, first_line:stop_line]
@@ -62,12 +73,17 @@ class Reader:
         else:
             packed[4] = self._set_aside(logits)
         for start, stop, first, readout in groups:
-            if self.kernel is not None and _greedy(readout):
+            edit = late.get(first)
+            if self.kernel is not None and edit is None and _greedy(readout):
                 continue
             for low in range(max(start, first_line), min(stop, stop_line), CHUNK):
                 lines = slice(low - first_line, min(low + CHUNK, stop, stop_line) - first_line)
                 chunk, tokens, values = logits[lines].float(), packed[0, lines], packed[1:4, lines].view(torch.float32)
-                if self.kernel is not None:
+                raw = chunk
+                if edit is not None:
+                    raw = chunk if readout.logprobs is None else chunk.clone()
+                    self._edit(chunk, low - start, edit, packed[:, lines])
+                if self.kernel is not None or edit is not None:
                     chunk.masked_fill_((packed[4, lines] != 0)[:, None], 0)
                 if self.kernel is None or readout.temperature > 0:
                     self._read_lines(chunk, low - start, readout, tokens, values)
@@ -75,7 +91,15 @@ class Reader:
                     probs = torch.softmax(chunk.double(), -1)
                     result.doubles[low : low + len(chunk)] = probs.gather(-1, tokens[:, None].long())[:, 0]
                 if readout.logprobs is not None:
-                    result.logprobs.setdefault(first, []).append(top_logprobs(chunk, tokens.long(), readout.logprobs))
+                    result.logprobs.setdefault(first, []).append(top_logprobs(raw, tokens.long(), readout.logprobs))
+
+    def _edit(self, chunk: torch.Tensor, skip: int, edit: Edits, packed: torch.Tensor) -> None:
+        """Edit a chunk of a request's lines, those from its line `skip` on, and see which are broken then."""
+        edit_lines(chunk, skip, edit, self.tables)
+        if self.kernel is not None:
+            self.kernel(chunk, self.mask_id, packed)
+        else:
+            packed[4].bitwise_or_(self._set_aside(chunk).int())
 
     def _set_aside(self, logits: torch.Tensor) -> torch.Tensor:
         """Which lines have no finite best token (NaN, an infinity, nothing but the mask token): a boolean for each.
@@ -172,13 +196,13 @@ def _places(flags: np.ndarray) -> np.ndarray | None:
     return found if len(found) else None
 
 
-def _groups(read_starts: np.ndarray, readouts: list[Readout]) -> list[Group]:
-    """Neighbours that read the same greedily are read at once."""
+def _groups(read_starts: np.ndarray, readouts: list[Readout], late: Mapping[int, Edits]) -> list[Group]:
+    """Neighbours that read the same greedily are read at once, but for those in `late`."""
     groups: list[Group] = []
     for i, readout in enumerate(readouts):
         start, stop = int(read_starts[i]), int(read_starts[i + 1])
-        alone = readout.temperature > 0 or readout.logprobs is not None
-        if groups and not alone and groups[-1][3] == readout:
+        alone = readout.temperature > 0 or readout.logprobs is not None or i in late
+        if groups and not alone and groups[-1][3] == readout and groups[-1][2] not in late:
             groups[-1] = (groups[-1][0], stop, groups[-1][2], readout)
         else:
             groups.append((start, stop, i, readout))
@@ -192,8 +216,14 @@ def without(logits: torch.Tensor, mask_id: int) -> torch.Tensor:
     return logits
 
 
-def keep_top(logits: torch.Tensor, top_k: int, top_p: float) -> torch.Tensor:
-    """The logits with all tokens outside top-k and top-p at -inf; the most likely one always stays."""
+def keep_top(logits: torch.Tensor, top_k: int, top_p: float, min_p: float = 0.0) -> torch.Tensor:
+    """The logits with all tokens outside min-p, then top-p, then top-k at -inf; the most likely one always stays.
+
+    min-p: what is less likely than so much of the most likely one is out.
+    """
+    if min_p > 0:
+        probs = logits.softmax(-1)
+        logits = logits.masked_fill(probs < min_p * probs.amax(-1, keepdim=True), -torch.inf)
     if top_p < 1:
         order = logits.sort(descending=True)
         before = order.values.softmax(-1).cumsum(-1) - order.values.softmax(-1)
@@ -212,7 +242,9 @@ def _generator(readout: Readout, skip: int, device: torch.device) -> torch.Gener
 def sample_gumbel(logits: torch.Tensor, skip: int, readout: Readout, mask_id: int) -> tuple[torch.Tensor, torch.Tensor]:
     """LLaDA: Gumbel noise in float64 (arXiv:2409.02908); confidence from the noise-free distribution."""
     probs = torch.softmax(logits, -1)
-    kept = keep_top(without(logits, mask_id) / readout.temperature, readout.top_k, readout.top_p).double()
+    kept = keep_top(
+        without(logits, mask_id) / readout.temperature, readout.top_k, readout.top_p, readout.min_p
+    ).double()
     noise = torch.empty_like(kept).uniform_(generator=_generator(readout, skip, logits.device))
     # the order of exp(logits) / (-log u) ** temperature, without its overflow
     token = (kept - torch.log(-torch.log(noise))).argmax(-1)
@@ -223,7 +255,7 @@ def sample_categorical(
     logits: torch.Tensor, skip: int, readout: Readout, mask_id: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Dream: the tempered, top-p and top-k filtered distribution; confidence from the same."""
-    kept = keep_top(without(logits, mask_id) / readout.temperature, readout.top_k, readout.top_p)
+    kept = keep_top(without(logits, mask_id) / readout.temperature, readout.top_k, readout.top_p, readout.min_p)
     probs = torch.softmax(kept, -1)
     # as torch.multinomial draws, which waits for the device to check its arguments. The bound is the least that CUDA
     # draws: none is zero
