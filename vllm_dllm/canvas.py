@@ -88,7 +88,7 @@ class Canvas:
 
     def open(self) -> np.ndarray:
         """The masked positions that exist and are to be unmasked some time, ascending."""
-        return np.flatnonzero(self.masked[: min(self.end, self.dropped_from)])
+        return self.masked[: min(self.end, self.dropped_from)].nonzero()[0]
 
     @property
     def done(self) -> bool:

@@ -2,8 +2,7 @@
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -48,8 +47,7 @@ class NotFinite(ArithmeticError):
     """
 
 
-@dataclass(frozen=True, eq=False)
-class Finished:
+class Finished(NamedTuple):
     """What became of one pass."""
 
     unmasked: np.ndarray  # canvas positions, ascending
@@ -99,6 +97,7 @@ class Decoding:
         self.scores = settings.scores
         if self.policy.looks_ahead and self.scores is None:  # `random` once for all, to be known before a pass
             self.scores = np.random.default_rng((sampling.seed, 2)).random(gen_length, np.float32)
+        self.readout = self._readout()
         self.draws = (settings.score == "random" and settings.scores is None) or self.rule.draws
         self.postponed = 0  # passes that a due refresh has waited
         self.sent = 0  # response tokens already given to the user
@@ -129,8 +128,8 @@ class Decoding:
             token_ids=canvas.tokens[queries],
             end=canvas.end,
             reads=reads,
-            places=rows if len(queries) == canvas.end else np.searchsorted(queries, rows).astype(np.int32),
-            readout=self._readout(),
+            places=_places(queries, rows),
+            readout=self.readout if self.sampling.temperature == 0 else self.readout._replace(seed=self._seed()),
             edits=self._edits(reads),
             probe=policy.probe(canvas),
             stale_pages=pages.num_stale if refresh else 0,
@@ -166,22 +165,24 @@ class Decoding:
         return edits
 
     def _readout(self) -> Readout:
-        """What the next pass reads of its predictions, with the seed of this pass."""
+        """What every pass reads of its predictions."""
         s, settings = self.sampling, self.settings
-        seed = 0
-        if s.temperature > 0:
-            seed = int(np.random.SeedSequence((s.seed, self.canvas.passes)).generate_state(1, np.uint64)[0] >> 1)
         return Readout(
             s.temperature,
             s.top_k,
             s.top_p,
-            seed,
+            0,
             settings.score == "margin",
             settings.needs_entropy,
             settings.score == CONFIDENCE64,
             s.logprobs,
             s.min_p,
         )
+
+    def _seed(self) -> int:
+        """What the next pass draws with."""
+        sequence = np.random.SeedSequence((self.sampling.seed, self.canvas.passes))
+        return int(sequence.generate_state(1, np.uint64)[0] >> 1)
 
     # ---- after it ----
 
@@ -194,11 +195,11 @@ class Decoding:
         seen.score = self.settings.score
         seen = policy.complete(canvas, seen)
         chosen = self._choose(done, seen)
-        at = np.searchsorted(seen.positions, chosen)
+        at = seen.positions.searchsorted(chosen)
         canvas.unmask(chosen, seen.tokens[at])
         self.pages.record(done.queries, done.clock)
         self.pages.grow(canvas.end)
-        if not self.pages.num_stale:
+        if self.postponed and not self.pages.num_stale:
             self.postponed = 0
         policy.observe(canvas, self.pages, seen, chosen)
         if self.logprobs is not None and seen.logprobs is not None:
@@ -236,7 +237,15 @@ class Decoding:
     def take_tokens(self) -> list[int]:
         """The response tokens that became final since the last call."""
         start, self.sent = self.sent, self.canvas.final
-        return self.canvas.response[start : self.sent].tolist()
+        return self.canvas.response[start : self.sent].tolist() if self.sent > start else []
+
+
+def _places(queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """int32: where the `rows` are among the `queries`, both ascending canvas positions."""
+    first = queries[0]
+    if len(queries) == queries[-1] - first + 1:  # without a gap
+        return rows - first
+    return queries.searchsorted(rows).astype(np.int32)
 
 
 def _certain(token: int) -> tuple[np.ndarray, np.ndarray, int]:

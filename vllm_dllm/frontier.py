@@ -96,7 +96,7 @@ class Blocks(Frontier):
 
     def candidates(self, canvas):
         stop = min(self.stop, canvas.end, canvas.dropped_from)
-        return self.begin + np.flatnonzero(canvas.masked[self.begin : stop])
+        return self.begin + canvas.masked[self.begin : stop].nonzero()[0]
 
     def ahead(self, canvas):
         return self.stop

@@ -110,7 +110,7 @@ class Batch:
         return replace(self, positions=positions, query_starts=query_starts)
 
 
-@dataclass
+@dataclass(slots=True)
 class Observation:
     """What one pass read for one request, one entry for each position that it predicted.
 
@@ -167,7 +167,7 @@ class StepObservation:
             confidence64=None if self.confidence64 is None else self.confidence64[part],
             logprobs=self.logprobs.get(i),
             finite=self.broken is None or not ((start <= self.broken) & (self.broken < stop)).any(),
-            signals=self.signals.get(i, {}),
+            signals=self.signals.get(i) or {},
             layer_tokens=self.layer_tokens.get(i),
             vocab_size=self.vocab_size,
         )

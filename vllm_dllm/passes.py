@@ -1,6 +1,6 @@
 """A pass: one partial forward of one request, as it was planned."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -8,8 +8,7 @@ from vllm_dllm.messages import Edits, Readout
 from vllm_dllm.probes.base import Probe
 
 
-@dataclass(frozen=True, eq=False)
-class Pass:
+class Pass(NamedTuple):
     """What one pass computes and reads. Made by `Decoding.plan`, taken by `Decoding.finish`; never changed."""
 
     number: int  # passes of the request that were finished before it

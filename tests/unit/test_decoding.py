@@ -1,7 +1,5 @@
 """One request's loop without a model, and the batch that several make."""
 
-from dataclasses import FrozenInstanceError
-
 import numpy as np
 import pytest
 from decoding_helpers import MASK
@@ -55,7 +53,7 @@ def test_a_pass_is_finished_once_and_in_its_turn():
     first = answer(request, [0.3, 0.95, 0.1, 0.1])
     with pytest.raises(AssertionError, match="pass 0 is finished where pass 1 is under way"):
         answer(request, [0.3, 0.1, 0.1], planned=first)
-    with pytest.raises(FrozenInstanceError):
+    with pytest.raises(AttributeError):
         first.number = 1
 
 

@@ -85,25 +85,29 @@ class D2(CachePolicy):
         return candidates[self.chosen[self.rows(candidates)]]
 
     def complete(self, canvas, seen):
-        unread = np.setdiff1d(canvas.candidates, seen.positions)
-        if not len(unread):
+        if self.chosen is None:
             return seen
-        order = np.argsort(np.concatenate((seen.positions, unread)), kind="stable")
+        # the candidates that were computed are what was read
+        read = self.chosen[self.rows(canvas.candidates)]
+        if read.all():
+            return seen
 
-        def append(values: np.ndarray | None, fill: float) -> np.ndarray | None:
+        def filled(values: np.ndarray | None, fill: float) -> np.ndarray | None:
             if values is None:
                 return None
-            return np.concatenate((values, np.full((len(unread), *values.shape[1:]), fill, values.dtype)))[order]
+            every = np.full((len(read), *values.shape[1:]), fill, values.dtype)
+            every[read] = values
+            return every
 
         uniform = np.log(seen.vocab_size)
-        logprobs = seen.logprobs and tuple(append(v, f) for v, f in zip(seen.logprobs, (0, -uniform, 1), strict=True))
+        logprobs = seen.logprobs and tuple(filled(v, f) for v, f in zip(seen.logprobs, (0, -uniform, 1), strict=True))
         return replace(
             seen,
-            positions=np.concatenate((seen.positions, unread))[order],
-            tokens=append(seen.tokens, 0),
-            confidence=append(seen.confidence, 1 / seen.vocab_size),
-            margin=append(seen.margin, 0),
-            entropy=append(seen.entropy, uniform),
+            positions=canvas.candidates,
+            tokens=filled(seen.tokens, 0),
+            confidence=filled(seen.confidence, 1 / seen.vocab_size),
+            margin=filled(seen.margin, 0),
+            entropy=filled(seen.entropy, uniform),
             logprobs=logprobs,
         )
 
@@ -144,12 +148,16 @@ class D2(CachePolicy):
 
 def nucleus(scores: np.ndarray, p: float, allowed: np.ndarray) -> np.ndarray:
     """The largest of the `allowed` scores while their share's running sum is at most `p`; at least one."""
-    values = torch.from_numpy(np.where(allowed, scores, np.float32(0)))
-    shares = (values / (values.sum() + 1e-9)).sort(descending=True)
-    take = shares.values.cumsum(0) <= p
-    take[0] = True
+    values = np.where(allowed, scores, np.float32(0))
+    total = torch.from_numpy(values).sum().numpy()  # the source's rounding, in the running sum too
+    shares = values / (total + np.float32(1e-9))
+    order = np.argsort(-shares)
+    ranked = shares[order]
+    number = max(1, np.count_nonzero(np.cumsum(ranked, dtype=np.float64).astype(np.float32) <= np.float32(p)))
+    if number < len(order) and ranked[number - 1] == ranked[number]:  # which of them torch.sort has first
+        order = torch.from_numpy(shares).sort(descending=True).indices.numpy()
     chosen = np.zeros_like(allowed)
-    chosen[shares.indices[take].numpy()] = True
+    chosen[order[:number]] = True
     return chosen & allowed
 
 

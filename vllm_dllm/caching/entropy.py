@@ -3,7 +3,6 @@
 import numpy as np
 
 from vllm_dllm.caching.base import CachePolicy
-from vllm_dllm.canvas import NEVER
 from vllm_dllm.options import Option
 
 TAU = Option("tau", float, 0.3, "refresh after unmasking a token whose entropy (nats) is above this", low=0)
@@ -35,23 +34,26 @@ class Entropy(CachePolicy):
         self.scope = scope
         self.reach = reach
         self.max_age = max_age
+        self.recent = np.empty(0, np.int64)  # the last `recent_k` unmasked positions
 
     def positions(self, canvas):
         chosen = np.zeros(canvas.end, bool)
         chosen[canvas.candidates] = True
-        chosen[self.rows(canvas.candidates)] = True
-        if self.recent_k:
-            unmasked = np.flatnonzero(canvas.unmasked_in != NEVER)
-            chosen[unmasked[np.argsort(canvas.unmasked_in[unmasked], kind="stable")[-self.recent_k :]]] = True
-        return np.flatnonzero(chosen).astype(np.int32)
+        if self.row_shift:
+            chosen[self.rows(canvas.candidates)] = True
+        chosen[self.recent] = True
+        return chosen.nonzero()[0].astype(np.int32)
 
     def signals(self, seen, unmasked):
         return {"max_entropy": round(float(seen.entropy[unmasked].max(initial=0)), 6)}
 
     def observe(self, canvas, pages, seen, unmasked):
-        hot = unmasked[seen.entropy[np.searchsorted(seen.positions, unmasked)] > self.tau]
-        if not len(hot):
+        if self.recent_k:
+            self.recent = np.concatenate((self.recent, unmasked))[-self.recent_k :]
+        above = seen.entropy[seen.positions.searchsorted(unmasked)] > self.tau
+        if not above.any():
             return
+        hot = unmasked[above]
         if self.scope == "canvas":
             pages.mark_all("entropy")
             return

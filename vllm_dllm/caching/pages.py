@@ -21,6 +21,9 @@ class PageLedger:
     Every page is stale at first: it holds what another request left there. A page of which nothing exists yet
     (`end`) has no state: it becomes stale when the canvas grows into it. Pages are marked while a pass is under
     way, too: `clock` tells those marks from the ones that the pass was planned for.
+
+    A partial pass makes no stale page fresh where none is stale. Such passes are kept as they came, and booked all at
+    once when somebody asks how fresh pages are, which most policies never do.
     """
 
     def __init__(self, length: int, page_size: int = PAGE_SIZE, end: int | None = None, reasons: tuple[str, ...] = ()):
@@ -33,9 +36,11 @@ class PageLedger:
         self.computed_to = 0  # every position before this has been computed
         self.clock = 0  # how often pages were marked
         self._forgotten_at = 0  # the clock when nothing that had been computed held any more
-        self.refreshed_in = np.full(self.num_pages, NEVER, np.int32)
-        self.partly = np.zeros(self.num_pages, bool)
+        self._refreshed_in = np.full(self.num_pages, NEVER, np.int32)
+        self._partly = np.zeros(self.num_pages, bool)
+        self._unbooked: list[np.ndarray] = []  # what the last passes computed
         self.stale = np.zeros(self.num_pages, bool)
+        self.num_stale = 0
         self.marked_in = np.full(self.num_pages, NEVER, np.int32)  # the pass before which a stale page was marked
         self._marked_at = np.zeros(self.num_pages, np.int64)  # the clock then
         self.marks = dict.fromkeys((FIRST, RESET, *reasons), 0)  # pages marked so far, by reason
@@ -47,6 +52,7 @@ class PageLedger:
         """The canvas exists up to `end` from now on."""
         if end == self.end:
             return
+        self._book()
         new = self.sizes == 0
         self.end = end
         self.sizes = np.clip(end - self._starts, 0, self.page_size)
@@ -65,10 +71,12 @@ class PageLedger:
         marked &= ~self.stale
         self.stale |= marked
         self.marked_in[marked] = self.passes
-        self.marks[reason] += int(np.count_nonzero(marked))
+        more = int(np.count_nonzero(marked))
+        self.num_stale += more
+        self.marks[reason] += more
 
     def mark_all(self, reason: str) -> None:
-        self.mark(np.arange(self.num_pages), reason)
+        self.mark(np.ones(self.num_pages, bool), reason)
 
     def forget(self, reason: str) -> None:
         """Nothing that was computed holds any more: all is stale, and no pass may leave any of it out."""
@@ -78,14 +86,23 @@ class PageLedger:
 
     def note_refresh(self, reason: str) -> None:
         """The worker recomputed the whole canvas by its own decision, inside the pass just recorded."""
+        self._book()
         exists = self.sizes > 0
         self.marks[reason] += int(np.count_nonzero(exists))
-        self.refreshed_in[exists] = self.passes - 1
-        self.partly[:] = False
+        self._refreshed_in[exists] = self.passes - 1
+        self._partly[:] = False
 
     @property
-    def num_stale(self) -> int:
-        return int(np.count_nonzero(self.stale))
+    def refreshed_in(self) -> np.ndarray:
+        """The pass in which each page was last recomputed whole; -1: never."""
+        self._book()
+        return self._refreshed_in
+
+    @property
+    def partly(self) -> np.ndarray:
+        """Whether a pass behind that one has recomputed some of the page."""
+        self._book()
+        return self._partly
 
     @property
     def oldest_mark(self) -> int:
@@ -115,19 +132,41 @@ class PageLedger:
         """A pass recomputed the canvas positions `queries`. It was planned when `clock` was what is given, or now."""
         clock = self.clock if clock is None else clock
         if len(queries) == self.end:
+            self._unbooked.clear()  # it makes up for all of them
             whole = self.sizes > 0
+            self._refreshed_in[whole] = self.passes
+            self._partly[whole] = False
+            self._make_fresh(whole, clock)
+        elif self.num_stale:
+            self._book()
+            self._make_fresh(self._book_pass(queries, self.passes), clock)
         else:
-            counts = np.bincount(queries // self.page_size, minlength=self.num_pages)
-            self.partly |= counts > 0
-            whole = (counts == self.sizes) & (counts > 0)
-        self.refreshed_in[whole] = self.passes
-        self.partly[whole] = False
-        again = whole & (self._marked_at > clock)  # marked while the pass was under way
-        self.stale[whole & ~again] = False
-        self.marked_in[again] = self.passes
+            self._unbooked.append(queries)
         if clock >= self._forgotten_at:
             self.computed_to = self.end
         self.passes += 1
+
+    def _make_fresh(self, whole: np.ndarray, clock: int) -> None:
+        """The pages that are `whole` were recomputed in a pass that was planned at `clock`."""
+        again = whole & (self._marked_at > clock)  # marked while the pass was under way
+        self.stale[whole & ~again] = False
+        self.marked_in[again] = self.passes
+        self.num_stale = int(np.count_nonzero(self.stale))
+
+    def _book(self) -> None:
+        """Book the passes that were kept."""
+        passes, self._unbooked = self._unbooked, []
+        for number, queries in enumerate(passes, self.passes - len(passes)):
+            self._book_pass(queries, number)
+
+    def _book_pass(self, queries: np.ndarray, number: int) -> np.ndarray:
+        """Pass `number` recomputed the `queries`, not all there are: the pages that it recomputed whole."""
+        counts = np.bincount(queries // self.page_size, minlength=self.num_pages)
+        self._partly |= counts > 0
+        whole = (counts == self.sizes) & (counts > 0)
+        self._refreshed_in[whole] = number
+        self._partly[whole] = False
+        return whole
 
     def check_integrity(self) -> None:
         """Raise AssertionError unless the arrays agree with each other."""
@@ -140,5 +179,6 @@ class PageLedger:
         assert (self.refreshed_in < self.passes).all(), "a page was refreshed in a pass that is yet to come"
         assert (self.marked_in[self.stale] >= self.refreshed_in[self.stale]).all(), "a refreshed page is still stale"
         assert (self.marked_in <= self.passes).all(), "a page was marked in a pass that is yet to come"
+        assert self.num_stale == np.count_nonzero(self.stale), "stale pages were miscounted"
         assert (self._marked_at <= self.clock).all(), "a page was marked later than now"
         assert sum(self.marks.values()) >= self.num_stale, "a page is stale and was not marked"

@@ -52,4 +52,11 @@ def top(canvas: Canvas, scores: np.ndarray, n: int, whole: bool = False) -> np.n
     the array's length: LLaDA and Dream rank the `whole` canvas, Fast-dLLM and d2Cache the response.
     """
     start, stop = (0, canvas.length) if whole else (canvas.prompt_len, canvas.response_end)
-    return torch.topk(torch.from_numpy(scores[start:stop]), n).indices.numpy() + start
+    part = scores[start:stop]
+    at = (part > -np.inf).nonzero()[0]
+    ranked = part[at]
+    order = np.argsort(-ranked)
+    best = ranked[order[: n + 1]]
+    if n <= len(at) and (best[:-1] > best[1:]).all():  # no ties among the n, nor with the next one
+        return at[order[:n]] + start
+    return torch.topk(torch.from_numpy(part), n).indices.numpy() + start

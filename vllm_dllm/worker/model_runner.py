@@ -255,7 +255,9 @@ class DllmModelRunner:
         output = DllmModelRunnerOutput(req_ids=req_ids, req_id_to_index={r: i for i, r in enumerate(req_ids)})
         output.weights = self.model.weights
         self._update_tables(batch)
-        output.observation = self._read(hidden[self._to_device(places)], batch.read_starts, batch.readouts, batch.edits)
+        if len(places) < len(hidden):  # they are ascending: else it is all of them
+            hidden = hidden.index_select(0, self._to_device(places))
+        output.observation = self._read(hidden, batch.read_starts, batch.readouts, batch.edits)
         if output.observation is not None:  # tensor parallelism: the first rank has it
             output.observation.signals, output.observation.layer_tokens = signals, layer_tokens
         return output

@@ -13,6 +13,7 @@ from vllm_dllm.worker.host_copy import HostCopy
 
 LINES = 1024  # that go through the output head and are read at once: logits of a large vocabulary take room
 CHUNK = 64  # lines that are sampled at once: float64 noise takes four times as much
+ROOM = 1 << 20  # logits that are otherwise read at once, in numbers: more lines of a small vocabulary
 Group = tuple[int, int, int, Readout]  # lines [start, stop) that are read alike, the first request of which they are
 
 
@@ -76,8 +77,9 @@ class Reader:
             edit = late.get(first)
             if self.kernel is not None and edit is None and _greedy(readout):
                 continue
-            for low in range(max(start, first_line), min(stop, stop_line), CHUNK):
-                lines = slice(low - first_line, min(low + CHUNK, stop, stop_line) - first_line)
+            step = CHUNK if readout.temperature > 0 else max(CHUNK, ROOM // logits.shape[-1])
+            for low in range(max(start, first_line), min(stop, stop_line), step):
+                lines = slice(low - first_line, min(low + step, stop, stop_line) - first_line)
                 chunk, tokens, values = logits[lines].float(), packed[0, lines], packed[1:4, lines].view(torch.float32)
                 raw = chunk
                 if edit is not None:
@@ -122,7 +124,7 @@ class Reader:
             token, probs = self.sample(logits, skip, readout, self.mask_id)
         else:
             probs = torch.softmax(logits, -1)
-            token = without(logits, self.mask_id).argmax(-1)
+            token = self._best(logits)
         tokens.copy_(token)
         values[0] = probs.gather(-1, token[:, None])[:, 0]
         if readout.margin:
@@ -131,6 +133,15 @@ class Reader:
         if readout.entropy:
             # Dream's and d2Cache's epsilon, which keeps log(0) out
             values[2] = -(probs * torch.log(probs + 1e-10)).sum(-1)
+
+    def _best(self, logits: torch.Tensor) -> torch.Tensor:
+        """The most likely token of each line but the mask token, the first of several."""
+        mask = logits[:, self.mask_id].clone()
+        logits[:, self.mask_id] = -torch.inf
+        # NumPy's is ten times as fast as PyTorch's on a CPU
+        best = torch.from_numpy(logits.numpy().argmax(-1)) if logits.is_cpu else logits.argmax(-1)
+        logits[:, self.mask_id] = mask
+        return best
 
 
 class _Result:
