@@ -153,7 +153,8 @@ def nucleus(scores: np.ndarray, p: float, allowed: np.ndarray) -> np.ndarray:
     shares = values / (total + np.float32(1e-9))
     order = np.argsort(-shares)
     ranked = shares[order]
-    number = max(1, np.count_nonzero(np.cumsum(ranked, dtype=np.float64).astype(np.float32) <= np.float32(p)))
+    within = np.cumsum(ranked, dtype=np.float64).astype(np.float32) <= np.float32(p)
+    number = max(1, int(np.count_nonzero(within)))
     if number < len(order) and ranked[number - 1] == ranked[number]:  # which of them torch.sort has first
         order = torch.from_numpy(shares).sort(descending=True).indices.numpy()
     chosen = np.zeros_like(allowed)
