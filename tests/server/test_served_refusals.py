@@ -84,8 +84,6 @@ def extra(**fields):
     return {"extra_body": fields}
 
 
-RECURSIVE = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"properties": {"a": {"$ref": "#"}}}}}
-
 # what is asked -> what the message must say: the setting, its value, what is allowed
 SETTINGS = [
     (xargs(dllm_foo=1), ["dllm_foo=1", "is not a setting", "dllm_cache", "dllm_threshold"]),
@@ -133,7 +131,6 @@ PARAMETERS = [
         extra(structured_outputs={"grammar": 'root ::= "a"'}),
         ["structured_outputs.grammar='root", "must be regex, choice"],
     ),
-    (extra(response_format=RECURSIVE), ["$ref=#", "recursive", "write the levels out"]),
     (extra(best_of=2), ["best_of=2", "must be 1"]),
     (extra(guided_choice=["a"]), ["guided_choice=['a']", "structured_outputs has taken its place"]),
     (extra(logits_processors=["a.b"]), ["logits_processors=['a.b']", "must be None"]),

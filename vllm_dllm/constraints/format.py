@@ -1,5 +1,7 @@
 """A guaranteed format: each pass may fix such tokens alone with which some valid response remains."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from vllm_dllm.canvas import Canvas
@@ -13,8 +15,7 @@ class Format(Constraint):
 
     Over the whole response, whatever exists of the canvas: `ahead[i]` are the states that can be reached at its
     position i, over the fixed tokens and over any token where masked; `behind[i]` those from which the rest can still
-    be completed. A token is admitted at i if it leads from `ahead[i]` to `behind[i + 1]`. Only what a new token changes
-    is computed anew.
+    be completed. A token is admitted at i if it leads from `ahead[i]` to `behind[i + 1]`.
     """
 
     asked_by = "structured_outputs"
@@ -24,8 +25,6 @@ class Format(Constraint):
         self.automaton = automaton
         self.key = key
         self.kinds: list[int] = []  # of each response position: its token's class, or ANY or WORDS
-        self.ahead: list[StateSet] = []
-        self.behind: list[StateSet] = []
 
     def start(self, canvas: Canvas) -> bool:
         """Called with the canvas as it is before the first pass. Whether some valid response has its tokens."""
@@ -38,13 +37,14 @@ class Format(Constraint):
             (WORDS if i < last else ANY) if is_masked else kind
             for i, (kind, is_masked) in enumerate(zip(classes, masked, strict=True))
         ]
-        self.ahead = [automaton.first] * (n + 1)
-        self.behind = [automaton.whole if last < n else automaton.words] * (n + 1)
-        for i in range(n):
-            self.ahead[i + 1] = automaton.after(self.ahead[i], self.kinds[i])
-        for i in reversed(range(n)):
-            self.behind[i] = automaton.before(self.behind[i + 1], self.kinds[i])
-        return automaton.meet(automaton.first, self.behind[0])
+        self.ahead = Chain(automaton.first, n, lambda states, i: automaton.after(states, self.kinds[i]))
+        whole = automaton.whole if last < n else automaton.words
+        self.behind = Chain(whole, n, lambda states, i: automaton.before(states, self.kinds[n - 1 - i]))
+        return automaton.meet(automaton.first, self.behind.at(n))
+
+    def _around(self, i: int) -> tuple[StateSet, StateSet]:
+        """The states in front of position i, and those behind it."""
+        return self.ahead.at(i), self.behind.at(len(self.kinds) - 1 - i)
 
     def edit(self, canvas, reads, edits):
         if not self.kinds:
@@ -53,7 +53,7 @@ class Format(Constraint):
         rows: dict[int, np.ndarray] = {}
         of_line = []
         for i in (reads[lines] - canvas.prompt_len).tolist():
-            row = self.automaton.admitted(self.ahead[i], self.behind[i + 1], self.kinds[i] == ANY)
+            row = self.automaton.admitted(*self._around(i), end=self.kinds[i] == ANY)
             rows.setdefault(id(row), row)
             of_line.append(id(row))
         if rows:
@@ -62,21 +62,42 @@ class Format(Constraint):
             edits.admitted = Admitted(self.key, lines, which, np.stack(list(rows.values())))
 
     def admits(self, canvas, position, token):
-        i = position - canvas.prompt_len
-        found = self.automaton.after(self.ahead[i], int(self.automaton.class_of[token]))
-        return self.automaton.meet(found, self.behind[i + 1])
+        ahead, behind = self._around(position - canvas.prompt_len)
+        return self.automaton.meet(self.automaton.after(ahead, int(self.automaton.class_of[token])), behind)
 
     def fix(self, canvas, position, token):
-        automaton, ahead, behind, kinds = self.automaton, self.ahead, self.behind, self.kinds
-        at = position - canvas.prompt_len
-        kinds[at] = int(automaton.class_of[token])
-        for i in range(at, len(kinds)):
-            found = automaton.after(ahead[i], kinds[i])
-            if found is ahead[i + 1]:
-                break
-            ahead[i + 1] = found
-        for i in range(at, -1, -1):
-            found = automaton.before(behind[i + 1], kinds[i])
-            if found is behind[i]:
-                break
-            behind[i] = found
+        i = position - canvas.prompt_len
+        self.kinds[i] = int(self.automaton.class_of[token])
+        self.ahead.changed(i)
+        self.behind.changed(len(self.kinds) - 1 - i)
+
+
+class Chain:
+    """Sets of states, one behind the other, made when they are asked for: number i + 1 is `step(number i, i)`.
+
+    Once a step has changed, what lies behind it is made anew, as far as it is asked for and until it is as it was.
+    """
+
+    def __init__(self, first: StateSet, steps: int, step: Callable[[StateSet, int], StateSet]):
+        self._sets: list[StateSet | None] = [first] + [None] * steps
+        self._step = step
+        self._made = 0  # the sets up to here are as they should be
+        self._known = 0  # those up to here were made some time; where they go on from the right one, they are right,
+        self._last_change = 0  # if no step behind this one has changed since
+
+    def at(self, i: int) -> StateSet:
+        while self._made < i:
+            made = self._made
+            found = self._step(self._sets[made], made)  # type: ignore[arg-type]
+            self._made += 1
+            if found is self._sets[made + 1] and made >= self._last_change:
+                self._made = max(self._made, self._known)
+            self._sets[made + 1] = found
+            self._known = max(self._known, self._made)
+        return self._sets[i]  # type: ignore[return-value]
+
+    def changed(self, i: int) -> None:
+        """Step i is another one now."""
+        if i < self._known:
+            self._last_change = i if self._made >= self._known else max(self._last_change, i)
+            self._made = min(self._made, i)

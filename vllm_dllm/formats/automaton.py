@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 NEVER = 0  # the class of tokens that stand nowhere
-SHARED = 20_000  # sets of states that are kept at once, with what was found out about them
+KEPT = 16 << 20  # bytes of what was found out about sets of states, which is then found out anew
 
 
 class StateSet:
@@ -53,6 +53,7 @@ class Automaton:
             WORDS: _pairs(transitions[1], transitions[2], self.num_states),
         }
         self._sets: dict[bytes, StateSet] = {}
+        self._spent = 0
         first, whole = np.zeros((2, self.num_states), bool)
         first[0] = True
         whole[last] = True
@@ -87,10 +88,19 @@ class Automaton:
         key = np.packbits(states).tobytes()
         found = self._sets.get(key)
         if found is None:
-            if len(self._sets) >= SHARED:
-                self._sets.clear()  # those in use stay with who uses them
             found = self._sets[key] = StateSet(states)
+            self._spend(2 * len(states))
         return found
+
+    def _spend(self, size: int) -> None:
+        """Sets that somebody still uses stay with who uses them, and know nothing of others any more."""
+        self._spent += size
+        if self._spent > KEPT:
+            self._spent = 0
+            for found in self._sets.values():
+                for memo in (found.after, found.before, found.admitted):
+                    memo.clear()
+            self._sets.clear()
 
     def after(self, states: StateSet, kind: int) -> StateSet:
         """Where a token of a class leads from `states`; ANY or WORDS: where one of them leads."""
@@ -126,6 +136,7 @@ class Automaton:
             found = np.zeros(self.num_classes, bool)
             found[self.classes[live]] = True
             before.admitted[after] = found
+            self._spend(2 * len(found))
         if not end and found[self.end]:
             found = found.copy()
             found[self.end] = False

@@ -10,7 +10,7 @@ from vllm_dllm.formats.language import DEAD, ByteAutomaton, Language, byte_autom
 from vllm_dllm.options import SettingError
 
 # what a format may come to: beyond, a pass would take longer to check than to compute
-MOST_STATES, MOST_TRANSITIONS = 20_000, 4_000_000
+MOST_STATES, MOST_TRANSITIONS = 20_000, 200_000
 MOST_CELLS = 1 << 28  # states times different effects of tokens, int16 each, while it is built
 
 
