@@ -53,9 +53,9 @@ def byte_automaton(language: Language) -> ByteAutomaton:
 
 
 def unanchored(regex: str) -> str:
-    """The regex without `^` in front and `$` behind, which change nothing where the whole answer has to match.
+    """A regex that can be put between brackets, without `^` in front and `$` behind, which change nothing where the whole answer has to match.
 
-    Raises ValueError for an anchor elsewhere.
+    Raises ValueError for an anchor elsewhere, or a bracket that closes none.
     """
     regex = regex.removeprefix("^")
     if regex.endswith("$") and not (len(regex) - len(regex[:-1].rstrip("\\")) - 1) % 2:
@@ -63,6 +63,9 @@ def unanchored(regex: str) -> str:
     bare = re.sub(r"\[\^?\]?(?:\\.|[^\]\\])*\]|\\[^bBAzZG]", "", regex)  # without classes and escapes
     if anchor := ANCHOR.search(bare):
         raise ValueError(f"there is {anchor.group()!r} inside")
+    depths = np.cumsum([{"(": 1, ")": -1}.get(character, 0) for character in bare])
+    if (depths < 0).any():
+        raise ValueError("unopened group")
     return regex
 
 
