@@ -10,6 +10,9 @@ PYTHON = python3
 
 MODEL = checkpoints/tiny-llada
 CACHE = entropy
+# Positions behind the active block that exist: a long max_tokens costs, and tells
+# the model, no more than the answer needs.
+HORIZON = 32
 PORT = 8000
 # Further arguments of `vllm serve`, as in make serve ARGS="--host 0.0.0.0", or
 # of pytest, as in make test ARGS="--golden all"
@@ -23,7 +26,7 @@ INSTALLED = .venv/installed
 .PHONY: serve unit test check clean
 
 serve: $(INSTALLED)
-	@$(BIN)/python tools/serve.py $(MODEL) --dllm-cache $(CACHE) --port $(PORT) $(ARGS)
+	@$(BIN)/python tools/serve.py $(MODEL) --dllm-cache $(CACHE) --dllm-horizon $(HORIZON) --port $(PORT) $(ARGS)
 
 unit: $(INSTALLED)
 	@$(BIN)/python -m pytest tests/unit tests/caching tests/attention_maps tests/kernels $(ARGS)

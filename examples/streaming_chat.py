@@ -1,9 +1,9 @@
 """A chat client that prints the answer as it comes. Any server that speaks the OpenAI API will do.
 
     make serve                                                       (in another terminal)
-    python examples/streaming_chat.py "count 3 by 4 x6" --max-tokens 96
+    python examples/streaming_chat.py "count 3 by 4 x6"
     python examples/streaming_chat.py "echo hello" --settings '{"dllm_threshold": 0.7}'
-    python examples/streaming_chat.py --max-tokens 96                questions from the terminal
+    python examples/streaming_chat.py                                questions from the terminal
 
 A diffusion model's tokens become final in any order. What is streamed is the part that is final from the
 response's start on, so text comes in pieces of one token to several dozen.

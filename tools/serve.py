@@ -21,10 +21,6 @@ import urllib.request
 HOST = "127.0.0.1"
 # The answer to this one is "3 7 11 15 19 23".
 QUESTION = "count 3 by 4 x6"
-# Room for the answer, as much as in the trainer's own test.  tiny-llada gets
-# this question wrong in 200 tokens and more (it never saw more than 256, the
-# question included), and a server's default is 256.
-MAX_TOKENS = 96
 # What the server prints goes here: it is long, and of use when something fails.
 LOG = "serve.log"
 LOG_LINES_SHOWN = 20
@@ -129,7 +125,6 @@ def ask(url: str, question: str) -> str:
     body = {
         "model": model,
         "messages": [{"role": "user", "content": question}],
-        "max_tokens": MAX_TOKENS,
     }
     request = urllib.request.Request(
         f"{url}/v1/chat/completions",
