@@ -1,6 +1,8 @@
 """The examples that need a server, run as a user runs them."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 
@@ -50,6 +52,18 @@ def test_fill_in_the_middle(server):
     assert (result.returncode, result.stdout) == (0, ANSWER + "\n"), result.stderr
     result = run("fill_in_the_middle.py", server, *arguments, "--stop", "5")
     assert (result.returncode, result.stdout) == (0, "3 7 11 1 19 23\n"), result.stderr
+
+
+def test_extraction_into_a_schema(server):
+    for more in ((), ("--settings", '{"dllm_cache": "entropy", "dllm_threshold": 0.1}')):
+        result = run("extraction.py", server, QUESTION, *more)
+        assert result.returncode == 0, result.stderr
+        count, numbers = re.fullmatch(r"(\d+) numbers, (?:not )?sure: (\[.*\])\n", result.stdout).groups()
+        assert len(json.loads(numbers)) == int(count) > 0
+    result = run("extraction.py", server, QUESTION, "--max-tokens", "10")
+    assert (
+        result.returncode == 1 and "max_tokens=10 is not allowed with this format: it must be at least" in result.stderr
+    )
 
 
 def test_a_form(server):

@@ -98,6 +98,7 @@ class Chain:
 
     def changed(self, i: int) -> None:
         """Step i is another one now."""
-        if i < self._known:
-            self._last_change = i if self._made >= self._known else max(self._last_change, i)
-            self._made = min(self._made, i)
+        if i < self._made:  # what lies behind `made` was made from another set than is there now
+            self._known, self._made, self._last_change = self._made, i, i
+        elif i < self._known:
+            self._last_change = max(self._last_change, i)

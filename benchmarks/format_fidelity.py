@@ -1,0 +1,92 @@
+"""What a guaranteed format does to answers: the graded tasks with theirs and without.
+
+    python benchmarks/format_fidelity.py [--prompts 400] [--write]
+
+A format here says what an answer looks like, and how many numbers or steps it has, as the question does; not what they
+are. --write puts the table into docs/fidelity.md.
+"""
+
+import argparse
+import json
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from fidelity import GEN_LENGTH, Bench, draw_prompts
+from fidelity_sweeps import CHECKPOINTS, ROOT
+
+SETTINGS = [{"dllm_threshold": 0.9}, {"dllm_threshold": 0.6}, {"dllm_threshold": 0.9, "dllm_cache": "dual"}]
+MARKED = re.compile(r"(<!-- table: formats -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def regex_of(turn: str, answer: str) -> str:
+    """The format of a task's answer."""
+    kind = turn.split()[0]
+    if kind == "echo":
+        return "[a-z]{3,24}"
+    if kind == "calc":
+        return f"([0-9]+[+-][0-9]+=[0-9]+;){{{answer.count(';')}}}#[0-9]+"
+    return f"([0-9]{{1,3}} ){{{answer.count(' ')}}}[0-9]{{1,3}}"
+
+
+def measure(
+    bench: Bench, prompts: list[tuple[str, str]], settings: dict[str, Any], held: bool
+) -> tuple[list[bool], float]:
+    """Which answers are right, and passes of a request."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import StructuredOutputsParams
+
+    def params(turn: str, answer: str) -> SamplingParams:
+        wanted = StructuredOutputsParams(regex=regex_of(turn, answer)) if held else None
+        extra = {"dllm_block_length": 32} | settings
+        return SamplingParams(temperature=0, max_tokens=GEN_LENGTH, extra_args=extra, structured_outputs=wanted)
+
+    bench.trace.write_text("")
+    outputs = bench.llm.generate([bench.encode(t) for t, _ in prompts], [params(*p) for p in prompts], use_tqdm=False)
+    passes = sum(len(json.loads(line)["query_tokens"]) for line in bench.trace.read_text().splitlines())
+    if held:
+        for output, (turn, answer) in zip(outputs, prompts, strict=True):
+            assert re.fullmatch(regex_of(turn, answer), output.outputs[0].text), output.outputs[0].text
+    return [o.outputs[0].text == want for o, (_, want) in zip(outputs, prompts, strict=True)], passes / len(prompts)
+
+
+def rate_of(kind: str, right: list[bool], prompts: list[tuple[str, str]]) -> str:
+    """Right answers to one kind of questions, in percent."""
+    these = [r for r, (turn, _) in zip(right, prompts, strict=True) if turn.startswith(kind)]
+    return f"{100 * sum(these) / len(these):.0f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--prompts", type=int, default=400)
+    parser.add_argument("--write", action="store_true", help="into docs/fidelity.md")
+    args = parser.parse_args()
+    prompts = draw_prompts(args.prompts, 11)
+    kinds = list(dict.fromkeys(turn.split()[0] for turn, _ in prompts))
+    lines = [
+        f"| checkpoint | settings | right without | with its format | lost / won | {' | '.join(kinds)} | passes |",
+        "| --- | --- | ---: | ---: | ---: |" + " ---: |" * (len(kinds) + 1),
+    ]
+    for checkpoint in CHECKPOINTS:
+        bench = Bench(checkpoint, 16, Path(tempfile.mkdtemp()) / "trace.jsonl")
+        for settings in SETTINGS:
+            runs = [measure(bench, prompts, settings, held) for held in (False, True)]
+            (free, _), (held, _) = runs
+            lost, won = (sum(a and not b for a, b in zip(*pair, strict=True)) for pair in ((free, held), (held, free)))
+            by_kind = [" → ".join(rate_of(kind, right, prompts) for right, _ in runs) for kind in kinds]
+            name = ", ".join(f"{key.removeprefix('dllm_')} {value}" for key, value in settings.items())
+            rates = [f"{100 * sum(right) / len(prompts):.1f}" for right, _ in runs]
+            passes = " → ".join(f"{p:.1f}" for _, p in runs)
+            lines.append(
+                f"| {checkpoint} | {name} | {' | '.join(rates)} | {lost} / {won} | {' | '.join(by_kind)} | {passes} |"
+            )
+            print(lines[-1], flush=True)
+        bench.close()
+    if args.write:
+        file = ROOT / "docs" / "fidelity.md"
+        file.write_text(MARKED.sub(lambda m: m[1] + "\n".join(lines) + "\n" + m[2], file.read_text()))
+
+
+if __name__ == "__main__":
+    main()
