@@ -15,6 +15,7 @@ from common import CHECKPOINTS, EOS, MASK
 from train import load, rope
 
 from vllm_dllm.constraints import Constraint
+from vllm_dllm.constraints.banned import Banned
 from vllm_dllm.decoding import Decoding, Sampling
 from vllm_dllm.given_text import NO_TEXT, GivenText
 from vllm_dllm.settings import ModelTraits, resolve
@@ -75,8 +76,11 @@ def new_decoding(
     constraints: Sequence[Constraint] = (),
     **sampling,
 ) -> Decoding:
+    """With `dllm_suppress_eos` the EOS is barred as the engine bars it."""
     traits = TRAITS[name]
-    more = {"text": text, "constraints": constraints, "recorded": True}
+    if settings.get("dllm_suppress_eos"):
+        constraints = [*constraints, Banned([EOS], "dllm_suppress_eos")]
+    more = {"text": text, "constraints": constraints, "recorded": True, "ends": [EOS]}
     return Decoding(prompt_ids, gen_length, resolve({}, settings, traits), Sampling(**sampling), traits, **more)
 
 
@@ -93,6 +97,7 @@ def run(name: str, decoding: Decoding, stop_at_eos: bool = False, change=(None, 
     """Decode. `change`: the number of a pass, and the model from which it, whole, and all behind it are."""
     traits = TRAITS[name]
     canvas, dense = decoding.canvas, DenseCanvas(model(name), decoding.canvas.length)
+    other = DenseCanvas(model(name), canvas.length)  # with guidance, the one whose prompt is masked
     reader = Reader(SAMPLER[name], MASK)
     while not canvas.done and not (stop_at_eos and EOS in canvas.response[: canvas.final]):
         planned = decoding.plan()
@@ -101,8 +106,16 @@ def run(name: str, decoding: Decoding, stop_at_eos: bool = False, change=(None, 
         assert planned.queries.max() < planned.end == canvas.end
         logits = dense.forward(planned.token_ids, planned.queries, planned.end)[torch.from_numpy(planned.places)]
         assert (planned.queries[planned.places] == planned.reads + traits.row_shift).all(), "a row is not computed"
+        if planned.second is not None:
+            part = planned.second
+            assert (
+                np.where(part.queries < canvas.prompt_len, MASK, canvas.tokens[part.queries]) == part.token_ids
+            ).all()
+            without = other.forward(part.token_ids, part.queries, part.end)[torch.from_numpy(part.places)]
+            logits = without + (part.scale + 1) * (logits - without)
         count = len(planned.reads)
         edits = {} if planned.edits is None else {0: planned.edits}
         seen = reader.read(logits.__getitem__, np.asarray([0, count]), [planned.readout], edits)
         decoding.finish(planned, seen.of_request(0, 0, count, planned.reads))
-        decoding.pages.check_integrity()
+        for pages in decoding.ledgers:
+            pages.check_integrity()

@@ -78,6 +78,25 @@ SIGMA = Option(
     when=lambda choice: choice.score not in ("random", "origin"),
     read_by="`dllm_score` of `confidence`, `margin` or `entropy`",
 )
+SUPPRESS_EOS = Option("suppress_eos", bool, False, "the end-of-sequence token is never chosen")
+DEFER_EOS = Option(
+    "defer_eos",
+    bool,
+    False,
+    "positions whose token is the end of sequence or of turn are unmasked last",
+    when=lambda choice: choice.score != "origin" and not choice.policy.looks_ahead,
+    read_by="every policy but "
+    + ", ".join(f"`{p.name}`" for p in POLICIES.values() if p.looks_ahead)
+    + "; every score but `origin`",
+)
+CFG_SCALE = Option(
+    "cfg_scale",
+    float,
+    0.0,
+    "classifier-free guidance by a second canvas whose prompt is masked; 0: none",
+    low=0,
+    high=1000,
+)
 MAX_DELAY = Option(
     "max_delay",
     int,
@@ -108,6 +127,9 @@ GENERAL = (
     SCORE,
     SCORES_GIVEN,
     SIGMA,
+    SUPPRESS_EOS,
+    DEFER_EOS,
+    CFG_SCALE,
     GEN_LENGTH,
     MAX_DELAY,
     HIDDEN_CACHE,

@@ -10,11 +10,12 @@ from vllm_dllm.caching.pages import PAGE_SIZE, RESET, PageLedger
 from vllm_dllm.canvas import Canvas
 from vllm_dllm.constraints import Constraint, admitted, bars_all
 from vllm_dllm.given_text import NO_TEXT, GivenText
+from vllm_dllm.guidance import SecondCanvas
 from vllm_dllm.messages import Edits, Observation, Readout
 from vllm_dllm.passes import Pass
 from vllm_dllm.records import PassRecord
 from vllm_dllm.settings import ModelTraits, Settings
-from vllm_dllm.unmasking.scores import CONFIDENCE64, score
+from vllm_dllm.unmasking.scores import CONFIDENCE64, defer, score
 
 
 class Sampling:
@@ -75,8 +76,10 @@ class Decoding:
         recorded: bool = False,
         text: GivenText = NO_TEXT,
         constraints: Sequence[Constraint] = (),
+        ends: Sequence[int] = (),
     ):
-        """Raises SettingError if the settings do not fit the canvas. `recorded`: keep a record of each pass."""
+        """Raises SettingError if the settings do not fit the canvas. `recorded`: keep a record of each pass. `ends`: the
+        tokens that end a text or a turn, for settings about them."""
         settings.check_canvas(gen_length)
         self.settings = settings
         self.sampling = sampling
@@ -93,7 +96,9 @@ class Decoding:
         )
         self.constraints = list(constraints)
         self.mask_id = traits.mask_id
+        self.ends = np.asarray(ends, np.int32)
         self.pages = PageLedger(self.canvas.length, page_size, self.canvas.end, self.policy.reasons)
+        self.second = SecondCanvas(settings, traits, self.canvas, page_size) if settings.cfg_scale else None
         self.scores = settings.scores
         if self.policy.looks_ahead and self.scores is None:  # `random` once for all, to be known before a pass
             self.scores = np.random.default_rng((sampling.seed, 2)).random(gen_length, np.float32)
@@ -114,6 +119,8 @@ class Decoding:
         if self.policy.looks_ahead:
             self.policy.coming, _ = self._select(None)
         self.policy.mark(self.canvas, self.pages)
+        if self.second is not None:
+            self.second.mark(self.canvas, self.policy.coming)
         return self.replan()
 
     def replan(self, refresh: bool = True) -> Pass:
@@ -134,6 +141,7 @@ class Decoding:
             probe=policy.probe(canvas),
             stale_pages=pages.num_stale if refresh else 0,
             clock=pages.clock,
+            second=None if self.second is None else self.second.plan(canvas, reads, refresh),
         )
 
     def postpone(self, planned: Pass) -> Pass | None:
@@ -141,14 +149,33 @@ class Decoding:
 
         The pages stay stale, so that the pass after it wants them again.
         """
-        if not planned.stale_pages or not self.pages.computed_to or self.postponed >= self.settings.max_delay:
+        stale = planned.stale_pages or (planned.second is not None and planned.second.stale_pages)
+        if not stale or not self.pages.computed_to or self.postponed >= self.settings.max_delay:
             return None
         self.postponed += 1
         return self.replan(refresh=False)
 
     def refresh(self) -> None:
         """Have the pass after the one under way recompute the whole canvas."""
-        self.pages.forget(RESET)
+        for pages in self.ledgers:
+            pages.forget(RESET)
+
+    @property
+    def ledgers(self) -> list[PageLedger]:
+        """That of the canvas, and with guidance the second one's."""
+        return [self.pages] if self.second is None else [self.pages, self.second.pages]
+
+    @property
+    def oldest_mark(self) -> int:
+        """Passes since the longest-waiting stale page was marked; -1 if none is stale."""
+        return max(pages.oldest_mark for pages in self.ledgers)
+
+    @property
+    def marks(self) -> dict[str, int]:
+        """Pages marked so far, by reason."""
+        if self.second is None:
+            return self.pages.marks
+        return {reason: count + self.second.pages.marks[reason] for reason, count in self.pages.marks.items()}
 
     def redo(self) -> Pass:
         """The pass under way once more, of the whole canvas: what it attended to was computed with other weights."""
@@ -199,16 +226,19 @@ class Decoding:
         canvas.unmask(chosen, seen.tokens[at])
         self.pages.record(done.queries, done.clock)
         self.pages.grow(canvas.end)
-        if self.postponed and not self.pages.num_stale:
+        if self.postponed and not any(pages.num_stale for pages in self.ledgers):
             self.postponed = 0
         policy.observe(canvas, self.pages, seen, chosen)
+        if self.second is not None and done.second is not None:
+            self.second.finish(canvas, done.second, seen, chosen)
         if self.logprobs is not None and seen.logprobs is not None:
             for position, i in zip((chosen - canvas.prompt_len).tolist(), at.tolist(), strict=True):
                 self.logprobs[position] = tuple(part[i] for part in seen.logprobs)
         if self.record is not None:
             numbers = (chosen - canvas.prompt_len).tolist()
             signals = policy.signals(seen, at)
-            self.record.append(PassRecord(len(done.queries), done.full, numbers, done.stale_pages, signals))
+            stale = done.stale_pages + (done.second.stale_pages if done.second else 0)
+            self.record.append(PassRecord(done.tokens, done.full, numbers, stale, signals))
         return Finished(chosen, seen)
 
     def _choose(self, done: Pass, seen: Observation) -> np.ndarray:
@@ -224,7 +254,8 @@ class Decoding:
         read = chosen[np.isin(chosen, done.reads)]  # what was not may be barred: d2 fills it in
         kept = admitted(self.constraints, self.canvas, read, seen.tokens[np.searchsorted(seen.positions, read)])
         if len(chosen) and not kept.any():
-            self.policy.start_over()
+            for policy in (self.policy, *(() if self.second is None else (self.second.policy,))):
+                policy.start_over()
         return np.sort(read[kept])
 
     def _select(self, seen: Observation | None) -> tuple[np.ndarray, np.ndarray]:
@@ -232,6 +263,8 @@ class Decoding:
         canvas, settings = self.canvas, self.settings
         rng = np.random.default_rng((self.sampling.seed, canvas.passes, 1)) if self.draws else None
         scores = score(settings.score, canvas, seen, rng, self.scores, settings.certainty_sigma)
+        if settings.defer_eos and seen is not None:
+            defer(scores, seen, self.ends)
         return self.rule.select(canvas, scores, seen, rng), scores
 
     def take_tokens(self) -> list[int]:

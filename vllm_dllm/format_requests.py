@@ -15,7 +15,9 @@ from vllm.sampling_params import SamplingParams, StructuredOutputsParams
 from vllm.tokenizers import cached_tokenizer_from_config
 
 from vllm_dllm.canvas import Canvas
+from vllm_dllm.catalogue import SUPPRESS_EOS
 from vllm_dllm.constraints.format import Format
+from vllm_dllm.engine_config import server_settings
 from vllm_dllm.format_carrier import CARRIER
 from vllm_dllm.formats.asked import Asked
 from vllm_dllm.formats.automaton import Automaton
@@ -99,6 +101,7 @@ def check(
         "min_tokens": params.min_tokens,
         "allowed_token_ids": params.allowed_token_ids,
         "bad_words": params.bad_words,
+        SUPPRESS_EOS.key: server_settings(config).of_request(checked.extra_args).suppress_eos,
     }
     for name, value in bans.items():
         if value:

@@ -75,9 +75,19 @@ class Edits:
         return left
 
 
+class Guidance(NamedTuple):
+    """A request's second canvas (guidance.py)."""
+
+    entry: int  # its place in the batch
+    scale: float
+
+
 @dataclass
 class Batch:
     """The passes of R requests: T query positions, of which N are read. All arrays int32.
+
+    Second canvases are like requests of their own: they come last, in their requests' order, have no readout, and are
+    read through the others' (`guidance`).
 
     request         0            |  1      |  2
     positions       0 1 2 .. 79  |  4 5 6  |  0 1 ..      T canvas positions to compute
@@ -93,12 +103,13 @@ class Batch:
     block_table: np.ndarray  # [R, most pages of a request]: page numbers, 0 where there are none
     places: np.ndarray  # [N]
     read_starts: np.ndarray  # [R + 1]
-    readouts: list[Readout]  # [R]
+    readouts: list[Readout]  # [R], less the second canvases
     # by the probe's name, then by the request's place in the batch: what policies want measured in the attention
     probes: dict[str, dict[int, Probe]] = field(default_factory=dict)
     edits: dict[int, Edits] = field(default_factory=dict)  # by the request's place in the batch
     tables: dict[str, np.ndarray] = field(default_factory=dict)  # int32 [vocabulary]: classes of tokens that are new
     dropped: list[str] = field(default_factory=list)  # and those that are not needed any more
+    guidance: dict[int, Guidance] = field(default_factory=dict)  # by the request's place in the batch, ascending
     wipe: list[int] = field(default_factory=list)  # pages to be zeroed first, for they hold what is no number
 
     def queries_of(self, i: int) -> np.ndarray:
@@ -131,6 +142,8 @@ class Observation:
     finite: bool = True  # False: for some position no token had a finite logit that was the largest
     signals: dict[str, Any] = field(default_factory=dict)
     layer_tokens: list[int] | None = None  # positions computed in each layer, if the probe could widen the pass
+    # with guidance: the second canvas's signals and layer_tokens
+    second: tuple[dict[str, Any], list[int] | None] = field(default_factory=lambda: ({}, None))
     score: str = "confidence"  # what the request ranks by
     vocab_size: int = 0
 
@@ -155,8 +168,11 @@ class StepObservation:
     signals: dict[int, dict[str, Any]] = field(default_factory=dict)
     layer_tokens: dict[int, list[int]] = field(default_factory=dict)
 
-    def of_request(self, i: int, start: int, stop: int, positions: np.ndarray) -> Observation:
-        """The part of request `i`, whose entries are [start, stop) and predict canvas `positions`."""
+    def of_request(
+        self, i: int, start: int, stop: int, positions: np.ndarray, second: int | None = None
+    ) -> Observation:
+        """The part of request `i`, whose entries are [start, stop) and predict canvas `positions`; `second` is its second
+        canvas's place in the batch."""
         part = slice(start, stop)
         return Observation(
             positions=positions,
@@ -169,5 +185,6 @@ class StepObservation:
             finite=self.broken is None or not ((start <= self.broken) & (self.broken < stop)).any(),
             signals=self.signals.get(i) or {},
             layer_tokens=self.layer_tokens.get(i),
+            second=({}, None) if second is None else (self.signals.get(second, {}), self.layer_tokens.get(second)),
             vocab_size=self.vocab_size,
         )

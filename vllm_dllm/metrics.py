@@ -58,15 +58,17 @@ class StepCounts:
 
     def add_pass(self, req_id: str, decoding: Decoding, done: Pass, finished: Finished) -> None:
         """Count a pass that `decoding` has finished."""
-        counts, layers = self.counts, finished.seen.layer_tokens
+        counts, canvases = self.counts, len(decoding.ledgers)
         counts["passes"] += 1
-        counts["computed_tokens"] += round(sum(layers) / len(layers)) if layers else len(done.queries)
-        counts["cacheless_tokens"] += done.end
-        self.count("absent_tokens", decoding.canvas.length - done.end)
+        counts["computed_tokens"] += _computed(done, finished.seen.layer_tokens)
+        if done.second is not None:
+            counts["computed_tokens"] += _computed(done.second, finished.seen.second[1])
+        counts["cacheless_tokens"] += done.end * canvases
+        self.count("absent_tokens", (decoding.canvas.length - done.end) * canvases)
         counts["full_passes"] += done.full
         counts["postponed_refreshes"] += decoding.postponed > 0
         counts[f"pass_unmasked_tokens={len(finished.unmasked)}"] += 1
-        marks, counted = decoding.pages.marks, self.marks.get(req_id, {})
+        marks, counted = decoding.marks, self.marks.get(req_id, {})
         if marks != counted:
             for reason, pages in marks.items():
                 if more := pages - counted.get(reason, 0):
@@ -81,6 +83,10 @@ class StepCounts:
         """What was counted since the last call."""
         taken, self.counts = dict(self.counts), Counter()
         return taken
+
+
+def _computed(done: Pass, layers: list[int] | None) -> int:
+    return round(sum(layers) / len(layers)) if layers else len(done.queries)
 
 
 @cache  # a process has one registry, however many engines it starts

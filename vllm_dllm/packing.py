@@ -4,13 +4,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vllm_dllm.messages import Batch
+from vllm_dllm.messages import Batch, Guidance
 from vllm_dllm.passes import Pass
 from vllm_dllm.probes.base import Probe
 
 
-def pack(passes: Sequence[Pass], pages: Sequence[Sequence[int]], wipe: Sequence[int] = ()) -> Batch:
-    """The batch of `passes`; `pages` are each request's page numbers, `wipe` those to be zeroed first."""
+def pack(requests: Sequence[Pass], pages: Sequence[Sequence[int]], wipe: Sequence[int] = ()) -> Batch:
+    """The batch of the `requests`' passes; `pages` are each one's page numbers and then each second canvas's, `wipe`
+    those to be zeroed first."""
+    guided = [(i, p.second) for i, p in enumerate(requests) if p.second is not None]
+    passes = [*requests, *(second for _, second in guided)]
     query_starts = np.zeros(len(passes) + 1, np.int32)
     read_starts = query_starts.copy()
     np.cumsum([len(p.queries) for p in passes], out=query_starts[1:])
@@ -30,8 +33,9 @@ def pack(passes: Sequence[Pass], pages: Sequence[Sequence[int]], wipe: Sequence[
         block_table=block_table,
         places=np.concatenate([p.places + start for p, start in zip(passes, query_starts, strict=False)]),
         read_starts=read_starts,
-        readouts=[p.readout for p in passes],
+        readouts=[p.readout for p in requests],
         probes=probes,
         edits={i: p.edits for i, p in enumerate(passes) if p.edits is not None},
+        guidance={i: Guidance(len(requests) + n, second.scale) for n, (i, second) in enumerate(guided)},
         wipe=list(wipe),
     )

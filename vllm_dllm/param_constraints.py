@@ -13,6 +13,7 @@ from vllm.config import ModelConfig
 from vllm.sampling_params import SamplingParams
 
 from vllm_dllm.canvas import Canvas
+from vllm_dllm.catalogue import DEFER_EOS, SUPPRESS_EOS
 from vllm_dllm.constraints import Constraint, bars_all
 from vllm_dllm.constraints.bad_words import BadWords
 from vllm_dllm.constraints.banned import Allowed, Banned
@@ -23,9 +24,10 @@ from vllm_dllm.constraints.penalties import Penalties
 from vllm_dllm.given_text import GivenText
 from vllm_dllm.models.ends import ends_of
 from vllm_dllm.options import SettingError
+from vllm_dllm.settings import Settings
 
 
-def constraints_of(params: SamplingParams, text: GivenText, model: ModelConfig) -> list[Constraint]:
+def constraints_of(params: SamplingParams, settings: Settings, text: GivenText, model: ModelConfig) -> list[Constraint]:
     """In vLLM's order where it counts: a bias, then penalties. `params` as vLLM has completed them."""
     found: list[Constraint] = []
     if params.logit_bias:
@@ -42,6 +44,8 @@ def constraints_of(params: SamplingParams, text: GivenText, model: ModelConfig) 
         found.append(BadWords(longer))
     if params.min_tokens:
         found.append(MinTokens(params.min_tokens, params.all_stop_token_ids))
+    if settings.suppress_eos and (eos := ends_of(model).eos) is not None:
+        found.append(Banned([eos], SUPPRESS_EOS.key))
     if text:
         found.append(NoEndBeforeGiven(ends_of(model).all))
     return found
@@ -52,6 +56,16 @@ def _allowed(tokens: Sequence[int], vocab_size: int) -> Constraint:
     if len(tokens) <= vocab_size // 2:
         return Allowed(tokens, "allowed_token_ids")
     return Banned(np.setdiff1d(np.arange(vocab_size), tokens).tolist(), "allowed_token_ids")
+
+
+def check_ends(settings: Settings, model: ModelConfig) -> None:
+    """Raise SettingError for a setting that is about an end token which nobody knows."""
+    for option, asked in ((SUPPRESS_EOS, settings.suppress_eos), (DEFER_EOS, settings.defer_eos)):
+        if asked and ends_of(model).eos is None:
+            raise SettingError(
+                f"{option.key}=True is not allowed: the server has no tokenizer (skip_tokenizer_init) that says which token "
+                "ends a text"
+            )
 
 
 def check_tokens(params: SamplingParams, vocab_size: int) -> None:

@@ -22,13 +22,21 @@ class Pass(NamedTuple):
     probe: Probe | None  # what the policy wants measured in the attention
     stale_pages: int  # pages recomputed because they were marked stale
     clock: int  # the page ledger's, when the pass was planned: marks made later are not its
+    second: "Pass | None" = None  # with guidance: the second canvas's part, with the same reads
+    scale: float = 0.0  # of a second canvas's part: the guidance's
 
     @property
     def full(self) -> bool:
-        """Whether it computes all of the canvas that exists."""
-        return len(self.queries) == self.end
+        """Whether it computes all of the canvas (of both) that exists."""
+        return len(self.queries) == self.end and (self.second is None or self.second.full)
+
+    @property
+    def tokens(self) -> int:
+        """The positions that enter the first layer."""
+        return len(self.queries) + (0 if self.second is None else self.second.tokens)
 
     @property
     def most_tokens(self) -> int:
         """The positions that the pass may come to compute, for the step's token budget."""
-        return self.end if self.probe is not None and self.probe.widens else len(self.queries)
+        own = self.end if self.probe is not None and self.probe.widens else len(self.queries)
+        return own + (0 if self.second is None else self.second.most_tokens)

@@ -1,5 +1,6 @@
 """The scheduler: it owns every request's decoding, plans passes, and packs them into steps."""
 
+import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,7 @@ from vllm_dllm.models.ends import ends_of
 from vllm_dllm.packing import pack
 from vllm_dllm.param_constraints import constraints_of
 from vllm_dllm.passes import Pass
+from vllm_dllm.settings import Settings
 from vllm_dllm.trace import Trace
 from vllm_dllm.vllm_messages import DllmModelRunnerOutput, DllmSchedulerOutput
 
@@ -68,6 +70,7 @@ class DllmScheduler(Scheduler):
         self.trace = None if trace is None else Trace(trace)
         self.counts = StepCounts()
         self.formats = LoadedFormats()
+        self.seconds: dict[str, Request] = {}  # what holds the pages of a guided request's second canvas, by its id
         self.wipe: list[int] = []  # pages that the worker is to zero before the next step
 
     # ---- one step out ----
@@ -80,7 +83,7 @@ class DllmScheduler(Scheduler):
         in_flight = [r for r in self.running if self.active[r.request_id].in_flight]
         self.running = left_out + in_flight + due
         passes = [self._start_pass(request) for request in due]
-        scheduled = {r.request_id: len(p.queries) for r, p in zip(due, passes, strict=True)}
+        scheduled = {r.request_id: p.tokens for r, p in zip(due, passes, strict=True)}
         if due:
             ids = scheduled.keys()
             self.steps[self.current_step] = [(i, self.active[i], p) for i, p in zip(ids, passes, strict=True)]
@@ -93,7 +96,7 @@ class DllmScheduler(Scheduler):
             scheduled_encoder_inputs={},
             finished_req_ids=self.finished_req_ids,
             free_encoder_mm_hashes=[],
-            batch=pack(passes, [self._pages(r) for r in due], self.wipe) if due else None,
+            batch=pack(passes, self._all_pages(due), self.wipe) if due else None,
             step=self.current_step,
         )
         self.finished_req_ids = set()
@@ -110,7 +113,7 @@ class DllmScheduler(Scheduler):
     def _start_pass(self, request: Request) -> Pass:
         running, planned = self.active[request.request_id], self._planned(request)
         running.planned, running.in_flight = None, True
-        request.num_in_flight_tokens += len(planned.queries)
+        request.num_in_flight_tokens += planned.tokens
         return planned
 
     def _choose(self) -> tuple[list[Request], list[Request]]:
@@ -129,7 +132,7 @@ class DllmScheduler(Scheduler):
                 running.planned = running.decoding.plan()
             planned.append((request, running, running.planned))
         if sum(p.most_tokens for _, _, p in planned) > budget:
-            planned.sort(key=lambda item: (item[1].left_out, item[1].decoding.pages.oldest_mark), reverse=True)
+            planned.sort(key=lambda item: (item[1].left_out, item[1].decoding.oldest_mark), reverse=True)
         due: list[Request] = []
         left_out: list[Request] = []
         for request, running, next_pass in planned:
@@ -148,17 +151,19 @@ class DllmScheduler(Scheduler):
     def _admit(self, budget: int) -> list[Request]:
         """Waiting requests, in their order, as long as slots and `budget` last."""
         admitted: list[Request] = []
-        while self.waiting and len(self.running) + len(admitted) < self.max_num_active_reqs:
+        while self.waiting:
             request = self.waiting.peek_request()
+            settings = self.settings.of_request(request.sampling_params.extra_args)
             text = given_text(request.sampling_params.extra_args)
             canvas_len = request.num_prompt_tokens + request.max_tokens + len(text.suffix)
-            if canvas_len > budget:
+            canvases = 2 if settings.cfg_scale else 1
+            room = self.max_num_active_reqs - len(self.running) - len(admitted) - len(self.seconds)
+            if canvases > room or canvases * canvas_len > budget:
                 break
-            others = bool(self.running or admitted)
-            if self.kv_cache_manager.allocate_slots(request, canvas_len, has_scheduled_reqs=others) is None:
+            if not self._allocate(request, canvases, canvas_len, bool(self.running or admitted)):
                 break
             self.waiting.pop_request()
-            running = self.active[request.request_id] = Running(self._start(request, text))
+            running = self.active[request.request_id] = Running(self._start(request, settings, text))
             running.planned = running.decoding.plan()
             request.status = RequestStatus.RUNNING
             if self.log_stats:
@@ -169,7 +174,21 @@ class DllmScheduler(Scheduler):
             admitted.append(request)
         return admitted
 
-    def _start(self, request: Request, text: GivenText) -> Decoding:
+    def _allocate(self, request: Request, canvases: int, canvas_len: int, others: bool) -> bool:
+        """Take the pages of a request's canvas, and of its second one; False if there are too few: then none is taken."""
+        manager = self.kv_cache_manager
+        if manager.allocate_slots(request, canvas_len, has_scheduled_reqs=others) is None:
+            return False
+        if canvases == 2:
+            second = copy.copy(request)
+            second.request_id = f"{request.request_id} second canvas"
+            if manager.allocate_slots(second, canvas_len, has_scheduled_reqs=True) is None:
+                manager.free(request)
+                return False
+            self.seconds[request.request_id] = second
+        return True
+
+    def _start(self, request: Request, settings: Settings, text: GivenText) -> Decoding:
         params = request.sampling_params
         sampling = Sampling(
             params.temperature,
@@ -183,23 +202,29 @@ class DllmScheduler(Scheduler):
         return Decoding(
             request.prompt_token_ids,
             request.max_tokens,
-            self.settings.of_request(params.extra_args),
+            settings,
             sampling,
             self.traits,
             self.block_size,
             recorded=self.trace is not None,
             text=text,
-            constraints=self._constraints(params, text),
+            constraints=self._constraints(params, settings, text),
+            ends=ends_of(self.vllm_config.model_config).of_text_and_turn,
         )
 
-    def _constraints(self, params: SamplingParams, text: GivenText) -> list[Constraint]:
-        found = constraints_of(params, text, self.vllm_config.model_config)
+    def _constraints(self, params: SamplingParams, settings: Settings, text: GivenText) -> list[Constraint]:
+        found = constraints_of(params, settings, text, self.vllm_config.model_config)
         if carried := carrier_of(params):
             found.append(self.formats.constraint(*carried))
         return found
 
     def _pages(self, request: Request) -> list[int]:
         return self.kv_cache_manager.get_block_ids(request.request_id)[0]
+
+    def _all_pages(self, requests: list[Request]) -> list[list[int]]:
+        """The pages of each request, and then those of each second canvas."""
+        seconds = [self.seconds[r.request_id] for r in requests if r.request_id in self.seconds]
+        return [self._pages(r) for r in [*requests, *seconds]]
 
     # ---- one step back ----
 
@@ -226,10 +251,12 @@ class DllmScheduler(Scheduler):
         output.sampled_token_ids = []
         for i, (req_id, running, done) in enumerate(self.steps.pop(step.step)):
             tokens: list[int] = []
-            seen = observation.of_request(i, starts[i], starts[i + 1], done.reads)
+            second = batch.guidance[i].entry if i in batch.guidance else None
+            seen = observation.of_request(i, starts[i], starts[i + 1], done.reads, second)
             if self.active.get(req_id) is not running:  # it ended while its pass ran
                 if not seen.finite:
-                    self._wipe(p for p in batch.block_table[i].tolist() if not self._is_held(p))
+                    tables = batch.block_table[[i] if second is None else [i, second]]
+                    self._wipe(p for p in tables.ravel().tolist() if not self._is_held(p))
             else:
                 running.in_flight = False
                 decoding = running.decoding
@@ -242,7 +269,8 @@ class DllmScheduler(Scheduler):
                     finished = decoding.finish(done, seen)
                 except NotFinite as why:
                     broken[req_id] = str(why) or NOT_FINITE
-                    self._wipe(self._pages(self.requests[req_id]))
+                    for pages in self._all_pages([self.requests[req_id]]):
+                        self._wipe(pages)
                 else:
                     self.counts.add_pass(req_id, decoding, done, finished)
                     tokens = decoding.take_tokens()
@@ -287,6 +315,11 @@ class DllmScheduler(Scheduler):
                 self.trace.write(request, running.decoding)
         return super()._free_request(request, delay_free_blocks)
 
+    def _free_request_blocks(self, request: Request):
+        super()._free_request_blocks(request)
+        if request.request_id in self.seconds:
+            super()._free_request_blocks(self.seconds.pop(request.request_id))
+
     def check_integrity(self) -> int:
         """How many requests there are. Raises AssertionError unless they, decodings and KV blocks agree."""
         running = {r.request_id for r in self.running}
@@ -298,7 +331,8 @@ class DllmScheduler(Scheduler):
         assert not running & waiting, "a request runs and waits"
         assert running | waiting == set(self.requests), "a request neither runs nor waits"
         pool = self.kv_cache_manager.block_pool
-        held = [page for r in self.running for page in self._pages(r)]
+        assert set(self.seconds) == {i for i, r in self.active.items() if r.decoding.second}, "second canvases"
+        held = [page for pages in self._all_pages(self.running) for page in pages]
         assert len(held) == len(set(held)), "a page belongs to two requests"
         free = pool.get_num_free_blocks()
         usable = pool.num_gpu_blocks - 1  # vLLM keeps page 0 as its null block

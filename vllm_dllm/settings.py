@@ -12,7 +12,9 @@ from vllm_dllm.caching.registry import POLICIES
 from vllm_dllm.catalogue import (
     BLOCK_LENGTH,
     CACHE,
+    CFG_SCALE,
     DEFAULT_RULE,
+    DEFER_EOS,
     GENERAL,
     HIDDEN_CACHE,
     HORIZON,
@@ -21,6 +23,7 @@ from vllm_dllm.catalogue import (
     SCORE,
     SCORES_GIVEN,
     SIGMA,
+    SUPPRESS_EOS,
     WINDOW_LENGTH,
     Choice,
     options,
@@ -62,6 +65,9 @@ class Settings:
     scores: np.ndarray | None
     certainty_sigma: float | None
     max_delay: int
+    suppress_eos: bool
+    defer_eos: bool
+    cfg_scale: float  # 0: no guidance
 
     @property
     def cache(self) -> str:
@@ -215,6 +221,9 @@ def _resolve(server: Mapping[str, Any], own: Mapping[str, Any], traits: ModelTra
         scores=None if scores is None else np.asarray(scores, np.float32),
         certainty_sigma=if_read(SIGMA),
         max_delay=if_read(MAX_DELAY) or 0,
+        suppress_eos=value(SUPPRESS_EOS),
+        defer_eos=bool(if_read(DEFER_EOS)),
+        cfg_scale=value(CFG_SCALE),
     )
 
 

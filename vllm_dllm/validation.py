@@ -13,11 +13,11 @@ from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import BeamSearchParams, SamplingParams
 
 from vllm_dllm.canvas import Canvas
-from vllm_dllm.catalogue import GEN_LENGTH
+from vllm_dllm.catalogue import CFG_SCALE, GEN_LENGTH
 from vllm_dllm.engine_config import model_traits, server_settings
 from vllm_dllm.given_text import NO_TEXT, SUFFIX, TEMPLATE, GivenText, given_text, with_token_ids
 from vllm_dllm.options import SettingError
-from vllm_dllm.param_constraints import check_leaves, check_tokens, constraints_of
+from vllm_dllm.param_constraints import check_ends, check_leaves, check_tokens, constraints_of
 from vllm_dllm.settings import Settings
 
 ONCE = "a diffusion model unmasks positions in any order, not from left to right"
@@ -163,6 +163,8 @@ def check_request(
     settings = server_settings(config).of_request(extra_args)
     settings.check_canvas(length)
     check_constraints(config, params, settings, prompt_ids, length, text)
+    if settings.cfg_scale:
+        check_guidance(config, settings.cfg_scale, len(prompt_ids) + length + len(text.suffix))
     return Checked(length, extra_args)
 
 
@@ -183,6 +185,25 @@ def encoder(config: VllmConfig, tokenizer: Any) -> Callable[[str], Sequence[int]
     return encode
 
 
+def check_guidance(config: VllmConfig, scale: float, canvas_len: int) -> None:
+    """Raise SettingError if there can never be room for a canvas of this length and its second one."""
+    scheduler, cache = config.scheduler_config, config.cache_config
+    engines = config.parallel_config.data_parallel_size
+    pages = 2 * -(-canvas_len // cache.block_size)
+    rooms = [
+        (2 * canvas_len, scheduler.max_num_batched_tokens, "positions in a step (max_num_batched_tokens)"),
+        (2, scheduler.max_num_seqs, "canvases at once (max_num_seqs)"),
+    ]
+    if cache.num_gpu_blocks:  # known once the engine has started; vLLM keeps one page for itself in each
+        rooms.append((pages, cache.num_gpu_blocks // engines - 1, f"KV pages of {cache.block_size} tokens"))
+    for need, room, what in rooms:
+        if need > room:
+            raise SettingError(
+                f"{CFG_SCALE.key}={scale} is not allowed with a canvas of {canvas_len} positions: with the second one it "
+                f"needs {need} {what}, and there are {room}"
+            )
+
+
 def check_constraints(
     config: VllmConfig,
     params: SamplingParams,
@@ -194,6 +215,7 @@ def check_constraints(
     """Raise SettingError for constraints on the tokens that name what is none, or that leave none."""
     vocab_size = config.model_config.get_vocab_size()
     check_tokens(params, vocab_size)
+    check_ends(settings, config.model_config)
     if params.min_tokens > length:
         raise SettingError(
             f"min_tokens={params.min_tokens} is not allowed: it must be at most {length}, the response's length"
@@ -202,7 +224,7 @@ def check_constraints(
         raise SettingError(
             f"bad_words={shown(params.bad_words)} is not allowed: there is no tokenizer that says which tokens they are"
         )
-    if constraints := constraints_of(params, text, config.model_config):
+    if constraints := constraints_of(params, settings, text, config.model_config):
         mask_id = model_traits(config).mask_id
         given = text.at(len(prompt_ids))
         canvas = Canvas(prompt_ids, length, mask_id, settings.make_frontier(), given, text.suffix)

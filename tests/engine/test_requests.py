@@ -4,6 +4,7 @@ import random
 
 import pytest
 from common import EOS, MASK, golden
+from drive import Drive
 from prompts import as_prompt, head, params, task_prompts, token_ids
 from settings import settings
 
@@ -17,32 +18,6 @@ def golden_requests(n: int, seed: int) -> list[tuple[dict, dict, list[int]]]:
         (as_prompt(c["prompt_ids"]), dict(max_tokens=c["gen_length"], ignore_eos=True, **settings(c)), c["output_ids"])
         for c in cases
     ]
-
-
-class Drive:
-    """Requests through the engine's own add_request and step, as a server would send them."""
-
-    def __init__(self, engine):
-        self.engine, self.core = engine, engine.llm.llm_engine
-        self.ids: dict[str, str] = {}  # ours -> the engine's
-        self.finished: dict[str, list[int]] = {}
-        self.steps = 0
-
-    def add(self, name: str, prompt: dict, arguments: dict) -> None:
-        self.ids[name] = self.core.add_request(name, prompt, params(**arguments))
-
-    def step(self) -> None:
-        for output in self.core.step():
-            if output.finished:
-                self.finished[output.request_id] = token_ids(output)
-        self.steps += 1
-        if self.steps % 7 == 0:
-            self.engine.check_integrity()
-
-    def run_out(self) -> None:
-        while self.core.has_unfinished_requests():
-            self.step()
-        self.engine.check_idle()
 
 
 # ---- joining and leaving ----

@@ -57,3 +57,22 @@ def test_a_dead_end_is_told_to_its_client_alone(client, server, say, stream):
         list(reply)
     assert say() == ANSWER
     server.wait_idle()
+
+
+def test_guidance_and_end_tokens(say, client, server):
+    def settings(**own):
+        return {"extra_body": {"vllm_xargs": own}}
+
+    guided = say(**settings(dllm_cfg_scale=1.0, dllm_cache="dual"))
+    assert guided.startswith("3 7 11 15 19 23") and guided != ANSWER
+    assert len(say(max_tokens=40, **settings(dllm_suppress_eos=True))) >= 40
+    assert len(say(**settings(dllm_defer_eos=True))) > len(ANSWER)
+    for own, words in (
+        ({"dllm_cfg_scale": -1}, "from 0 to 1000"),
+        ({"dllm_cfg_scale": "much"}, "a number"),
+        ({"dllm_defer_eos": True, "dllm_cache": "dkv-greedy", "dllm_score": "random"}, "is not"),
+    ):
+        for stream in (False, True):
+            with pytest.raises(openai.BadRequestError, match=words):
+                say(stream=stream, **settings(**own))
+    server.wait_idle()

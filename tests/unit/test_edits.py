@@ -15,11 +15,13 @@ from vllm_dllm.frontier import Blocks
 from vllm_dllm.given_text import NO_TEXT
 from vllm_dllm.messages import Edits, Readout
 from vllm_dllm.param_constraints import constraints_of
+from vllm_dllm.settings import ModelTraits, resolve
 from vllm_dllm.worker.edits import apply
 from vllm_dllm.worker.readout import CHUNK, Reader, keep_top
 
 VOCABULARY = 40
 MODEL = SimpleNamespace(get_vocab_size=lambda: VOCABULARY)  # all that is asked of it here
+PLAIN = resolve({}, {}, ModelTraits(MASK, 0, "llada"))
 PROMPT = [7, 8, 8, 9]
 
 
@@ -41,7 +43,7 @@ def params(**arguments) -> SamplingParams:
 
 def edits_of(request: SamplingParams, of: Canvas) -> Edits:
     found = Edits()
-    for constraint in constraints_of(request, NO_TEXT, MODEL):
+    for constraint in constraints_of(request, PLAIN, NO_TEXT, MODEL):
         constraint.edit(of, of.candidates, found)
     return found
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from decoding_helpers import new_canvas, observe, unmask
 
-from vllm_dllm.unmasking.scores import certainty_density, score
+from vllm_dllm.unmasking.scores import certainty_density, defer, score
 
 
 def density_by_sum(known: np.ndarray, sigma: float) -> np.ndarray:
@@ -82,3 +82,18 @@ def test_the_certainty_prior_multiplies(kind):
     density = density_by_sum(~canvas.masked[start:], 2.0)
     np.testing.assert_allclose(prior[at], plain[at] * density[at - start], rtol=1e-4, atol=2e-5)
     assert (prior[[start + 3, start + 4]] == -np.inf).all()
+
+
+def test_deferred_candidates_rank_below_all_others():
+    canvas = new_canvas(6)
+    seen = observe(canvas, [0.9, 0.2, 0.8, 0.7, 0.1, 0.6])  # tokens 13 to 18
+    scores = score("confidence", canvas, seen, None)
+    defer(scores, seen, np.asarray([13, 15]))
+    assert np.argsort(-scores[3:]).tolist()[:4] == [3, 5, 1, 4] and np.isfinite(scores[3:]).all()
+    assert scores[3] == scores[5] < 0 and scores[4] == np.float32(0.2)
+    scores = score("confidence", canvas, seen, None)
+    defer(scores, seen, np.arange(13, 19))
+    assert scores[3:].tolist() == seen.confidence.tolist(), "where all are such, there is nothing to wait for"
+    scores = score("random", canvas, None, None, np.full(6, -1e30, np.float32))
+    defer(scores, seen, np.asarray([14]))
+    assert scores[4] < scores[3] and np.isfinite(scores[4])

@@ -18,6 +18,10 @@ class Ends:
     others: frozenset[int]  # further `eos_token_id`s of the checkpoint
 
     @property
+    def of_text_and_turn(self) -> tuple[int, ...]:
+        return tuple(i for i in (self.eos, self.turn) if i is not None)
+
+    @property
     def all(self) -> frozenset[int]:
         return self.others | {i for i in (self.eos, self.turn) if i is not None}
 

@@ -65,6 +65,19 @@ def score(
     return scores
 
 
+def defer(scores: np.ndarray, seen: Observation, tokens: np.ndarray) -> None:
+    """Give the candidates for which one of `tokens` was chosen a score below all others', in place.
+
+    Where all candidates are such, there is nothing to wait for, and they keep theirs.
+    """
+    ranked = np.isfinite(scores)
+    late = seen.positions[np.isin(seen.tokens, tokens)]
+    late = late[ranked[late]]
+    if len(late) and len(late) < np.count_nonzero(ranked):
+        lowest = scores[ranked].min()
+        scores[late] = lowest - 1e6 * (1 + abs(lowest))  # so far below that a draw by softmax does not take them either
+
+
 def response_certainty(canvas: Canvas, sigma: float) -> np.ndarray:
     """`certainty_density` of the canvas's response."""
     return certainty_density(~canvas.masked[canvas.prompt_len : canvas.response_end], sigma)

@@ -28,7 +28,7 @@ from vllm.v1.worker.gpu.cudagraph_utils import CudaGraphManager, profile_cudagra
 from vllm.v1.worker.utils import clear_layer_kv_caches
 from vllm.v1.worker.workspace import lock_workspace
 
-from vllm_dllm.messages import Batch, Edits, Readout, StepObservation
+from vllm_dllm.messages import Batch, Edits, Guidance, Readout, StepObservation
 from vllm_dllm.models import family_of
 from vllm_dllm.vllm_messages import HIDDEN_CACHE, DllmModelRunnerOutput, DllmSchedulerOutput
 from vllm_dllm.worker.buffers import Inputs, Shape, StepBuffers
@@ -257,7 +257,7 @@ class DllmModelRunner:
         self._update_tables(batch)
         if len(places) < len(hidden):  # they are ascending: else it is all of them
             hidden = hidden.index_select(0, self._to_device(places))
-        output.observation = self._read(hidden, batch.read_starts, batch.readouts, batch.edits)
+        output.observation = self._read(hidden, batch.read_starts, batch.readouts, batch.edits, batch.guidance)
         if output.observation is not None:  # tensor parallelism: the first rank has it
             output.observation.signals, output.observation.layer_tokens = signals, layer_tokens
         return output
@@ -275,9 +275,12 @@ class DllmModelRunner:
         read_starts: np.ndarray,
         readouts: list[Readout],
         edits: Mapping[int, Edits] | None = None,
+        guidance: Mapping[int, Guidance] | None = None,
     ) -> StepObservation | None:
         """Hidden states [N, hidden size] through the output head, as many at once as there is room for their logits."""
-        return self.reader.read(lambda lines: self.model.compute_logits(rows[lines]), read_starts, readouts, edits)
+        return self.reader.read(
+            lambda lines: self.model.compute_logits(rows[lines]), read_starts, readouts, edits, guidance
+        )
 
     def _prepare(self, inputs: Inputs, for_capture: bool = False) -> Forward:
         """The forward of these inputs, which may be called again once they were filled with others of the same shape."""

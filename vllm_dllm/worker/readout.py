@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from vllm.triton_utils import HAS_TRITON
 
-from vllm_dllm.messages import Edits, Readout, StepObservation
+from vllm_dllm.messages import Edits, Guidance, Readout, StepObservation
 from vllm_dllm.worker.edits import apply, edit_lines
+from vllm_dllm.worker.guide import Guided, guide
 from vllm_dllm.worker.host_copy import HostCopy
 
 LINES = 1024  # that go through the output head and are read at once: logits of a large vocabulary take room
@@ -37,20 +38,27 @@ class Reader:
         read_starts: np.ndarray,
         readouts: list[Readout],
         edits: Mapping[int, Edits] | None = None,
+        guidance: Mapping[int, Guidance] | None = None,
     ) -> StepObservation | None:
         """`head` gives the logits of some of the lines, which may be overwritten; it is asked for a piece at a time.
 
-        Request i has lines read_starts[i] to read_starts[i + 1], and `edits` what is done to them first. None where the
+        Request i has lines read_starts[i] to read_starts[i + 1], and `edits` what is done to them first. Before that,
+        those in `guidance` are put together with their second canvases', which come behind all requests'. None where the
         head gives nothing (tensor-parallel ranks other than the first).
         """
+        guided = _guided(read_starts, guidance or {})
+        read_starts = read_starts[: len(readouts) + 1]
         edits = edits or {}
         # a chunk at a time: what must be done in float32, or beside logits that stay as they are
         late = {i: e for i, e in edits.items() if e.adjusted or readouts[i].logprobs is not None}
         early = {i: e for i, e in edits.items() if i not in late}
         groups = _groups(read_starts, readouts, late)
         result = None
-        for start, stop in pairwise(_cuts(groups, int(read_starts[-1]))):
+        most = LINES // 4 if guided else LINES  # twice the logits, and in float32
+        for start, stop in pairwise(_cuts(groups, int(read_starts[-1]), most)):
             logits = head(slice(start, stop))
+            if guided:
+                logits = guide(logits, start, stop, head, guided)
             if logits is not None:
                 result = result or _Result(int(read_starts[-1]), logits, readouts)
                 if early:
@@ -191,15 +199,22 @@ def _greedy(readout: Readout) -> bool:
     return readout.temperature == 0 and not readout.confidence64 and readout.logprobs is None
 
 
-def _cuts(groups: list[Group], count: int) -> list[int]:
-    """Where the lines are cut into pieces of at most LINES: not in the middle of a chunk, whose draws are one."""
+def _cuts(groups: list[Group], count: int, most: int = LINES) -> list[int]:
+    """Where the lines are cut into pieces of `most`, or less: not in the middle of a chunk, whose draws are one."""
     cuts = [0]
-    if count > LINES:
+    if count > most:
         for start, stop, *_ in groups:
             for low in range(start, stop, CHUNK):
-                if min(low + CHUNK, stop) - cuts[-1] > LINES:
+                if min(low + CHUNK, stop) - cuts[-1] > most:
                     cuts.append(low)
     return [*cuts, count]
+
+
+def _guided(read_starts: np.ndarray, guidance: Mapping[int, Guidance]) -> list[Guided]:
+    return [
+        Guided(int(read_starts[i]), int(read_starts[i + 1]), int(read_starts[g.entry]), g.scale)
+        for i, g in guidance.items()
+    ]
 
 
 def _places(flags: np.ndarray) -> np.ndarray | None:
