@@ -14,6 +14,7 @@ def register() -> None:
     from vllm_dllm.engine_config import DllmConfig
     from vllm_dllm.patches import (
         admission,
+        auto_dtype,
         command_line,
         foreign_checkpoints,
         generation_defaults,
@@ -25,5 +26,5 @@ def register() -> None:
     for architecture in models.ARCHITECTURES:
         MODELS_CONFIG_MAP[architecture] = DllmConfig
     # harmless for other models
-    for patch in (admission, command_line, foreign_checkpoints, generation_defaults, integrity, server):
+    for patch in (admission, auto_dtype, command_line, foreign_checkpoints, generation_defaults, integrity, server):
         patch.apply()

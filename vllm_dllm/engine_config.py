@@ -5,6 +5,7 @@ import json
 import os
 from typing import Any
 
+from vllm import envs
 from vllm.config import CompilationMode, CUDAGraphMode, ParallelConfig, VllmConfig
 from vllm.logger import init_logger
 from vllm.model_executor.models.config import VerifyAndUpdateConfig
@@ -26,7 +27,10 @@ from vllm_dllm.vllm_version import note_vllm
 logger = init_logger(f"vllm.{__name__}")  # below vLLM's logger, whose handler prints it
 
 BIND, THREADS = "VLLM_CPU_OMP_THREADS_BIND", "OMP_NUM_THREADS"
-_SHARED: dict[str, str] = {}  # what `share_cores` has put into the environment
+# how long a thread without work keeps its core busy: half a millisecond, in place of GNU OpenMP's 15, in which those
+# who wait for the core (the front end, a thread of the same engine) would wait on
+SPINS = "GOMP_SPINCOUNT"
+_SHARED: dict[str, str] = {}  # what `share` has put into the environment
 
 
 def model_traits(config: VllmConfig) -> ModelTraits:
@@ -132,34 +136,44 @@ def graph_sizes(most: int) -> list[int]:
 
 
 def set_executor(config: VllmConfig) -> None:
-    """On a CPU machine: Ray, which vLLM's CPU platform does not know, and threads for several ranks."""
+    """On a CPU machine: Ray, which vLLM's CPU platform does not know; threads for several ranks; one process for one."""
     if not current_platform.is_cpu():
         return
-    if config.parallel_config.distributed_executor_backend == "ray":
+    parallel = config.parallel_config
+    if parallel.distributed_executor_backend == "ray":
         from vllm_dllm.patches import ray_cpu  # imports Ray
 
         ray_cpu.use(config)
-    else:
-        share_cores(config.parallel_config)
+        return
+    share_cores(parallel)
+    # vLLM's word for one rank where nobody named an executor, which its CPU platform would make `mp`
+    if parallel.distributed_executor_backend == "uni" and envs.VLLM_ENABLE_V1_MULTIPROCESSING:
+        parallel.distributed_executor_backend = "vllm_dllm.worker.one_process.OneProcessExecutor"
+        share(SPINS, "10000")
 
 
 def share_cores(parallel: ParallelConfig) -> None:
     """Have the ranks of this machine share its cores, unless the environment says which takes which.
 
     vLLM gives each rank a NUMA node's cores, and fails where there are more ranks than nodes; told `nobind`, it leaves
-    all cores to each of them. What is put into the environment is inherited by the engine's process, which reads it.
+    all cores to each of them.
     """
     for name, value in _SHARED.items():  # of an earlier engine of this process
         if os.environ.get(name) == value:
             del os.environ[name]
     _SHARED.clear()
     ranks = parallel.local_world_size * parallel.data_parallel_size_local
-    if ranks > len(get_visible_memory_node()) and BIND not in os.environ:
-        _SHARED[BIND] = "nobind"
-    if ranks > 1 and "nobind" in (os.environ.get(BIND), _SHARED.get(BIND)) and THREADS not in os.environ:
-        _SHARED[THREADS] = str(max(1, len(os.sched_getaffinity(0)) // ranks))
+    if ranks > len(get_visible_memory_node()):
+        share(BIND, "nobind")
+    if ranks > 1 and os.environ.get(BIND) == "nobind" and THREADS not in os.environ:
+        share(THREADS, str(max(1, len(os.sched_getaffinity(0)) // ranks)))
         logger.info("%d ranks share this machine's cores: %s threads each", ranks, _SHARED[THREADS])
-    os.environ.update(_SHARED)
+
+
+def share(name: str, value: str) -> None:
+    """Put a variable into the environment, which the engine's process inherits and reads, unless the user has."""
+    if name not in os.environ:
+        os.environ[name] = _SHARED[name] = value
 
 
 def set_defaults(config: VllmConfig, settings: ServerSettings) -> None:
