@@ -100,6 +100,7 @@ def arguments() -> argparse.Namespace:
     rule.add_argument("--threshold", type=float, default=0.9)
     rule.add_argument("--steps-per-block", type=int, help="fixed steps instead of the threshold")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+    parser.add_argument("--compile", action="store_true", help="the engine's layers with torch.compile")
     parser.add_argument("--tensor-parallel-size", type=int, default=1)
     parser.add_argument("--threads", type=int, default=0, help="of the plain loop; 0: PyTorch's choice")
     parser.add_argument("--json", type=Path, help="write the numbers here too")
@@ -204,6 +205,7 @@ def make_engine(args: argparse.Namespace, folder: Path, requests: list[Request],
         str(folder),
         dtype=args.dtype,
         tensor_parallel_size=args.tensor_parallel_size,
+        compilation_config={"mode": "VLLM_COMPILE"} if args.compile else None,
         skip_tokenizer_init=bool(args.random),  # random weights come without a tokenizer
         max_model_len=512,
         max_num_seqs=max(levels),

@@ -15,7 +15,7 @@ from vllm.utils.cpu_resource_utils import get_visible_memory_node
 from vllm_dllm.caching.pages import PAGE_SIZE
 from vllm_dllm.catalogue import GEN_LENGTH, HIDDEN_CACHE
 from vllm_dllm.machine import check_machine
-from vllm_dllm.models import family_of
+from vllm_dllm.models import cpu_norms, family_of
 from vllm_dllm.models.checks import check as check_checkpoint
 from vllm_dllm.models.generation import check_override
 from vllm_dllm.models.generation import defaults as checkpoint_defaults
@@ -86,6 +86,9 @@ def refuse_features(config: VllmConfig) -> None:
         ("scheduler_cls", scheduler.scheduler_cls, None),
         ("worker_cls", parallel.worker_cls, "auto"),
     ]
+    if current_platform.is_cpu():
+        # vLLM has no kernels for it here, and says nothing
+        refused.append(("VLLM_BATCH_INVARIANT", int(envs.VLLM_BATCH_INVARIANT), 0))
     for name, value, allowed in refused:
         if value != allowed:
             raise SettingError(f"{name}={value!r} is not allowed with a diffusion model: it must be {allowed!r}")
@@ -114,8 +117,14 @@ def set_graphs(config: VllmConfig) -> None:
     """On a GPU: whole passes as CUDA graphs, unless the user says eager. No torch.compile: the kernels are eager's.
 
     Beyond 512 tokens the GPU's own time hides the launches, and the padding would cost more than they save.
+    On CPU: eagerly, or with torch.compile where the user asks for it.
     """
     model, compilation = config.model_config, config.compilation_config
+    if current_platform.is_cpu() and not model.enforce_eager and compilation.mode == CompilationMode.VLLM_COMPILE:
+        compilation.cudagraph_mode = CUDAGraphMode.NONE
+        return  # vLLM's CPU platform makes it one trace of the layers, compiled by Inductor
+    if current_platform.is_cpu():
+        cpu_norms.choose(config)
     compilation.mode = CompilationMode.NONE
     if not current_platform.is_cuda_alike() or compilation.cudagraph_mode == CUDAGraphMode.NONE:
         model.enforce_eager = True

@@ -65,7 +65,8 @@ def see_all_end(script: Script, end: Callable[[], None], seconds: float = END_S)
 def test_script_that_is_killed_while_it_generates(start, number, ranks):
     script = start(ranks)
     script.wait(lambda: script.printed("generating"))
-    assert len(titled("Worker", tree(script.process.pid))) == ranks
+    # one rank computes in its engine core's process
+    assert len(titled("Worker", tree(script.process.pid))) == (ranks if ranks > 1 else 0)
     see_all_end(script, lambda: script.process.send_signal(number))
     assert script.process.returncode == -number
 

@@ -71,6 +71,12 @@ def test_features(arguments, words):
         assert word in str(refusal.value)
 
 
+def test_batch_invariant_mode_on_cpu(monkeypatch):
+    monkeypatch.setenv("VLLM_BATCH_INVARIANT", "1")
+    with pytest.raises(ValueError, match="VLLM_BATCH_INVARIANT=1 is not allowed with a diffusion model: it must be 0"):
+        config()
+
+
 @pytest.mark.parametrize("settings, words", SETTINGS, ids=lambda v: str(v)[:60])
 def test_settings(settings, words):
     with pytest.raises(ValueError) as refusal:

@@ -27,8 +27,13 @@ def register() -> None:
     from transformers import AutoConfig
     from transformers.models.auto.tokenization_auto import REGISTERED_TOKENIZER_CLASSES
     from vllm.model_executor.models import ModelRegistry
+    from vllm.platforms import current_platform
     from vllm.transformers_utils.config import _CONFIG_REGISTRY
 
+    if current_platform.is_cpu():
+        from vllm_dllm.models import cpu_norms
+
+        cpu_norms.register()
     for family in FAMILIES:
         model_type = family.config.model_type
         _CONFIG_REGISTRY[model_type] = family.config

@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterable
 
 import torch
 from torch import nn
-from vllm.config import VllmConfig
+from vllm.config import CompilationMode, VllmConfig
 from vllm.model_executor.layers.logits_processor import LogitsProcessor
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from vllm.model_executor.models.interfaces import SupportsQuant
 from vllm.model_executor.models.llama import LlamaDecoderLayer, LlamaModel
 from vllm.model_executor.models.utils import AutoWeightsLoader, WeightsMapper, maybe_prefix
+from vllm.platforms import current_platform
 
 from vllm_dllm.models.weights import WeightCheck
 
@@ -46,6 +47,9 @@ class BidirectionalLlama(nn.Module, SupportsQuant):
             self.lm_head = self.lm_head.tie_weights(self.model.embed_tokens)
         self.logits_processor = LogitsProcessor(config.vocab_size, scale=config.logit_scale)
         self.weights = 0  # how often they were changed, so that nobody goes on with keys and values of others
+        if current_platform.is_cpu() and vllm_config.compilation_config.mode == CompilationMode.NONE:
+            for layer in self.model.layers:  # not as an operator, which only torch.compile needs
+                layer.self_attn.attn.use_direct_call = True
         # the first load must bring every weight; later ones, or one over dummy weights, may be an update
         self.has_weights = vllm_config.load_config.load_format == "dummy"
 

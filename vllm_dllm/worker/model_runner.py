@@ -162,9 +162,11 @@ class DllmModelRunner:
     @torch.inference_mode()
     def _dummy_run(self, num_tokens: int, **_: Any) -> torch.Tensor:
         """A forward of so many tokens without a KV cache, as of a rank that has nothing to do. Its hidden states."""
-        ids = torch.zeros(num_tokens, dtype=torch.int64, device=self.device)
+        # of the types that passes have: torch.compile traces the model here
+        ids = torch.zeros(num_tokens, dtype=torch.int32, device=self.device)
+        positions = torch.zeros(num_tokens, dtype=torch.int64, device=self.device)
         with set_forward_context(None, self.vllm_config, num_tokens=num_tokens):
-            return self.model(ids, ids)
+            return self.model(ids, positions)
 
     def profile_cudagraph_memory(self) -> int:
         """Bytes that the graphs will take: two are captured over a KV cache of a few pages, and thrown away."""

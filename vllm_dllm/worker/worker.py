@@ -65,7 +65,7 @@ class DllmWorker(PlatformWorker):
     # ---- start ----
 
     def compile_or_warm_up_model(self) -> CompilationTimes:
-        # nothing to compile, and profile_run has warmed up the kernels
+        # profile_run has compiled what there is to compile, and warmed up the kernels
         self.model_runner.capture_model()
         set_random_seed(self.model_config.seed)
         freeze_gc_heap()  # what lives as long as the engine is not looked through again and again
