@@ -4,12 +4,11 @@ An implementation of vLLM's operators under a name of ours, chosen in `kernel_co
 """
 
 import torch
-from vllm import ir
 from vllm.config import VllmConfig
+from vllm.ir.ops.layernorm import fused_add_rms_norm as add_op
+from vllm.ir.ops.layernorm import rms_norm as norm_op
 
 NAME = "dllm_cpu"
-
-
 LANES = 16  # numbers that a kernel takes at once: it refuses rows that are no multiple of them
 
 
@@ -50,9 +49,9 @@ def fused_add_rms_norm(
 
 def register() -> None:
     """Make them known to vLLM. May be called more than once."""
-    if NAME not in ir.ops.rms_norm.impls:
-        ir.ops.rms_norm.register_impl(NAME, supports_args=_same_type)(rms_norm)
-        ir.ops.fused_add_rms_norm.register_impl(NAME, supports_args=_same_types, inplace=True)(fused_add_rms_norm)
+    if NAME not in norm_op.impls:
+        norm_op.register_impl(NAME, supports_args=_same_type)(rms_norm)
+        add_op.register_impl(NAME, supports_args=_same_types, inplace=True)(fused_add_rms_norm)
 
 
 def choose(config: VllmConfig) -> None:
