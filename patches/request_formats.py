@@ -15,6 +15,7 @@ import asyncio
 from typing import Any
 
 from vllm.sampling_params import SamplingParams
+from vllm.v1.engine import EngineCoreRequest
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from vllm_dllm import format_requests
@@ -45,9 +46,11 @@ def _field(request: Any) -> str | None:
 
 
 async def _rendered(original: Any, self: Any, request: Any, kwargs: dict[str, Any]) -> Any:
+    from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+
     field = _field(request)  # rendering makes another one of it
     result = await original(self, request, **kwargs)
-    if is_ours(self.model_config):
+    if is_ours(self.model_config) and not isinstance(result, ErrorResponse):
         await _build(self.model_config, SamplingParams(structured_outputs=request.extract_structured_outputs()), field)
     return result
 
@@ -65,7 +68,7 @@ async def _render_responses(original, self, request, **kwargs):
 
 
 async def _add_request(original, self, request_id, prompt, params, *args, **kwargs):
-    if is_ours(self.model_config) and isinstance(params, SamplingParams):
+    if is_ours(self.model_config) and isinstance(params, SamplingParams) and not isinstance(prompt, EngineCoreRequest):
         await _build(self.model_config, params, None)
     return await original(self, request_id, prompt, params, *args, **kwargs)
 

@@ -9,7 +9,6 @@ import weakref
 from collections.abc import Sequence
 from typing import Any
 
-import xgrammar
 from vllm.config import ModelConfig, VllmConfig
 from vllm.sampling_params import SamplingParams, StructuredOutputsParams
 from vllm.tokenizers import cached_tokenizer_from_config
@@ -79,6 +78,8 @@ def builder_of(model: ModelConfig) -> Builder:
 
 def vocabulary_of(model: ModelConfig) -> Vocabulary:
     """A model's tokens as text; special ones belong to no word, and those that end an answer are known."""
+    import xgrammar  # of vLLM's backends the one that knows how tokenizers spell; a script without formats needs it not
+
     tokenizer, size = cached_tokenizer_from_config(model), model.get_vocab_size()
     tokens = list(xgrammar.TokenizerInfo.from_huggingface(tokenizer, vocab_size=size).decoded_vocab[:size])
     tokens += [b""] * (size - len(tokens))

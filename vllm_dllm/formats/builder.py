@@ -6,27 +6,29 @@ import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from multiprocessing import Pipe
+from queue import SimpleQueue
 
 from vllm_dllm.formats.asked import Asked
 from vllm_dllm.formats.build import Vocabulary
 from vllm_dllm.formats.helper import Built, Refused
 from vllm_dllm.options import SettingError
 
-SECONDS = 30.0  # that a format may take
+SECONDS = 15.0  # that a format may take
 MEMORY = 4 << 30  # bytes that the process that builds it may take
 AT_ONCE = 4  # processes, so that a slow format holds back no others
 KEPT = 64 << 20  # bytes of packed formats that are kept
-START = "import sys; sys.path[:] = sys.argv[3:]; from vllm_dllm.formats.helper import main; main()"
+START = "import sys; sys.path[:] = sys.argv[4:]; from vllm_dllm.formats.helper import main; main()"
 
 
 class Helper:
     """One process that builds formats."""
 
-    def __init__(self, vocabulary: Vocabulary, memory: int):
+    def __init__(self, vocabulary: Vocabulary, seconds: float, memory: int):
+        self.seconds = seconds
         self.connection, theirs = Pipe()
-        arguments = [str(theirs.fileno()), str(memory), *sys.path]
+        arguments = [str(theirs.fileno()), str(seconds), str(memory), *sys.path]
         self.process = subprocess.Popen(
             [sys.executable, "-c", START, *arguments],
             pass_fds=[theirs.fileno()],
@@ -36,10 +38,10 @@ class Helper:
         theirs.close()
         self.connection.send(tuple(vocabulary))
 
-    def ask(self, asked: Asked, seconds: float) -> Built | Refused | None:
+    def ask(self, asked: Asked) -> Built | Refused | None:
         """None: it takes longer. Raises EOFError if the process has died of it."""
         self.connection.send(tuple(asked))
-        return self.connection.recv() if self.connection.poll(seconds) else None
+        return self.connection.recv() if self.connection.poll(self.seconds) else None
 
     def end(self) -> None:
         self.process.kill()
@@ -59,15 +61,21 @@ class Builder:
         self._lock = threading.Lock()
         self._idle: list[Helper] = []
         self._known: OrderedDict[Asked, Future[Built]] = OrderedDict()
-        self._threads = ThreadPoolExecutor(AT_ONCE, "dllm-formats")
+        self._due: SimpleQueue[tuple[Asked, Future[Built]] | None] = SimpleQueue()
+        self._threads = 0
 
     def submit(self, asked: Asked) -> "Future[Built]":
         """The format, soon. Its exception is a SettingError if there is none, or if it takes too much."""
         with self._lock:
             found = self._known.get(asked)
             if found is None:
-                found = self._known[asked] = self._threads.submit(self._build, asked)
-                found.add_done_callback(lambda _: self._trim())
+                found = self._known[asked] = Future()
+                found.set_running_or_notify_cancel()  # a request that goes away takes it from nobody
+                self._due.put((asked, found))
+                if self._threads < AT_ONCE:
+                    self._threads += 1
+                    # a daemon, for which the end of the process does not wait
+                    threading.Thread(target=self._work, name="dllm-formats", daemon=True).start()
             self._known.move_to_end(asked)
             return found
 
@@ -75,6 +83,15 @@ class Builder:
         """The format, if it is there."""
         found = self._known.get(asked)
         return found if found is not None and found.done() else None
+
+    def _work(self) -> None:
+        while (item := self._due.get()) is not None:
+            asked, future = item
+            try:
+                future.set_result(self._build(asked))
+            except Exception as e:
+                future.set_exception(e)
+            self._trim()
 
     def _trim(self) -> None:
         with self._lock:
@@ -88,7 +105,7 @@ class Builder:
     def _build(self, asked: Asked) -> Built:
         helper = self._take()
         try:
-            answer = helper.ask(asked, self._seconds)
+            answer = helper.ask(asked)
         except (EOFError, OSError):
             helper.end()
             raise SettingError(
@@ -113,11 +130,12 @@ class Builder:
                 return self._idle.pop()
             if self._vocabulary is None:
                 self._vocabulary = self._vocabulary_of()
-            return Helper(self._vocabulary, self._memory)
+            return Helper(self._vocabulary, self._seconds, self._memory)
 
     def close(self) -> None:
         """End the processes. Those that build end when they have built."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for _ in range(self._threads):
+            self._due.put(None)
         with self._lock:
             while self._idle:
                 self._idle.pop().end()

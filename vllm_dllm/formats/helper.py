@@ -6,6 +6,7 @@ It ends when the one that started it does, and by force where a format takes too
 import contextlib
 import os
 import resource
+import signal
 import sys
 import time
 from multiprocessing.connection import Connection
@@ -14,6 +15,8 @@ from typing import NamedTuple
 from vllm_dllm.formats.asked import Asked
 from vllm_dllm.formats.build import Spelling, Vocabulary, build
 from vllm_dllm.options import SettingError
+
+PATIENCE = 4.0  # seconds that are left to whoever waits for a format to end the process
 
 
 class Built(NamedTuple):
@@ -46,17 +49,24 @@ def built(asked: Asked, spelling: Spelling) -> Built | Refused:
     return Built(automaton.pack(), *stats, seconds=time.perf_counter() - began)
 
 
-def serve(connection: Connection, memory: int) -> None:
-    """Answer each `Asked` that comes with `Built` or `Refused`. First of all comes the vocabulary. `memory` in bytes."""
+def serve(connection: Connection, seconds: float, memory: int) -> None:
+    """Answer each `Asked` that comes with `Built` or `Refused`. First of all comes the vocabulary. `memory` in bytes.
+
+    A format that takes more than `seconds` ends the process, if nobody else does.
+    """
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with contextlib.suppress(EOFError, BrokenPipeError):  # the other end is gone
         spelling = Spelling(Vocabulary(*connection.recv()))
         while True:
-            connection.send(built(Asked(*connection.recv()), spelling))
+            asked = Asked(*connection.recv())
+            signal.setitimer(signal.ITIMER_REAL, seconds + PATIENCE)
+            answer = built(asked, spelling)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            connection.send(answer)
 
 
 def main() -> None:
-    """Of a process that was started with the number of its end of the pipe, and the bytes it may take."""
+    """Of a process that was started with the number of its end of the pipe, and the seconds and bytes a format may take."""
     os.nice(5)  # a request that has its format goes first
-    serve(Connection(int(sys.argv[1])), int(sys.argv[2]))
+    serve(Connection(int(sys.argv[1])), float(sys.argv[2]), int(sys.argv[3]))
