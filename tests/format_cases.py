@@ -118,6 +118,8 @@ def _settings(draw, model: str) -> dict:
     fits = [p for p in POLICIES.values() if p.window_length is None or model == "tiny-llada"]
     policy = draw(st.sampled_from([p for p in fits if not p.example or model == "tiny-llada"]))
     keys: dict[str, Any] = {"dllm_cache": policy.name} | policy.example
+    if draw(st.integers(0, 2)) == 0:
+        keys["dllm_horizon"] = draw(st.sampled_from([0, 8, 64]))
     if policy.window_length is None:
         keys["dllm_block_length"] = draw(st.sampled_from([8, 16, 32, 512]))
     if not policy.example:

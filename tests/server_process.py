@@ -25,7 +25,7 @@ def free_port() -> int:
 
 def start(folder: Path, model: str = "tiny-llada", environment: dict[str, str] | None = None, **more: Any) -> Server:
     """Starts serving a bundled checkpoint, with its log and trace in `folder`; `more` are options of `vllm serve`, as
-    in tensor_parallel_size=2, and `environment` is added to this process's."""
+    in tensor_parallel_size=2 (None: a flag without a value), and `environment` is added to this process's."""
     port = free_port()
     server = Server(f"http://127.0.0.1:{port}", folder / "server.log", folder / "trace.jsonl")
     server.trace_file.touch()
@@ -43,7 +43,7 @@ def start(folder: Path, model: str = "tiny-llada", environment: dict[str, str] |
     command = [os.path.join(os.path.dirname(sys.executable), "vllm"), "serve", str(CHECKPOINTS / model)]
     with open(server.log_file, "w") as log:
         server.process = subprocess.Popen(
-            command + [str(part) for pair in arguments.items() for part in pair],
+            command + [str(part) for pair in arguments.items() for part in pair if part is not None],
             stdout=log,
             stderr=subprocess.STDOUT,
             env=os.environ | (environment or {}),

@@ -128,7 +128,7 @@ def _check_tool_choice(choice: Any, tool_parser: Any, auto_tools: bool) -> None:
                 "tools",
             )
     elif tool_parser is None:
-        why = "the server was not started with --tool-call-parser"
+        why = "the server was not started with --enable-auto-tool-choice and --tool-call-parser"
         raise refusal("tool_choice", choice, "'none'", why)
     elif not tool_parser.supports_required_and_named:
         why = f"the server's tool parser, {tool_parser.__name__}, reads no calls in JSON, which can be guaranteed"

@@ -31,7 +31,7 @@ HOT = {"temperature": 2.0, "seed": 1, "max_tokens": 120}
 
 @pytest.fixture(scope="module")
 def tools_server(tmp_path_factory) -> Server:
-    server = start(tmp_path_factory.mktemp("tools"), tool_call_parser="hermes", max_num_seqs=8)
+    server = start(tmp_path_factory.mktemp("tools"), enable_auto_tool_choice=None, tool_call_parser="hermes")
     try:
         wait_until_healthy(server)
         yield server
@@ -131,6 +131,8 @@ def test_tools(tools_server):
             answer = client.chat.completions.create(tool_choice=named, **request, **more).choices[0]
             (call,) = answer.message.tool_calls
             assert call.function.name == "add" and 0 <= json.loads(call.function.arguments)["a"] <= 99
+        answer = client.chat.completions.create(tool_choice="auto", max_tokens=64, **request).choices[0]
+        assert answer.message.content and not answer.message.tool_calls  # what the model says, read by vLLM's parser
         parts = client.chat.completions.create(tool_choice="required", stream=True, max_tokens=120, **request)
         deltas = [
             part.choices[0].delta.tool_calls for part in parts if part.choices and part.choices[0].delta.tool_calls
