@@ -1,9 +1,9 @@
 """What a guaranteed format does to answers: the graded tasks with theirs and without.
 
-    python benchmarks/format_fidelity.py [--prompts 400] [--write]
+    python benchmarks/format_fidelity.py [--prompts 400] [--checkpoints tiny-llada,tiny-dream]
 
 A format here says what an answer looks like, and how many numbers or steps it has, as the question does; not what they
-are. --write puts the table into docs/fidelity.md.
+are. The table is docs/fidelity.md's.
 """
 
 import argparse
@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from fidelity import GEN_LENGTH, Bench, draw_prompts
-from fidelity_sweeps import CHECKPOINTS, ROOT
+from fidelity_sweeps import CHECKPOINTS
 
 SETTINGS = [{"dllm_threshold": 0.9}, {"dllm_threshold": 0.6}, {"dllm_threshold": 0.9, "dllm_cache": "dual"}]
-MARKED = re.compile(r"(<!-- table: formats -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def regex_of(turn: str, answer: str) -> str:
@@ -60,15 +59,16 @@ def rate_of(kind: str, right: list[bool], prompts: list[tuple[str, str]]) -> str
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--prompts", type=int, default=400)
-    parser.add_argument("--write", action="store_true", help="into docs/fidelity.md")
+    parser.add_argument("--checkpoints", default=",".join(CHECKPOINTS), help="with commas")
     args = parser.parse_args()
     prompts = draw_prompts(args.prompts, 11)
     kinds = list(dict.fromkeys(turn.split()[0] for turn, _ in prompts))
-    lines = [
+    print(
         f"| checkpoint | settings | right without | with its format | lost / won | {' | '.join(kinds)} | passes |",
         "| --- | --- | ---: | ---: | ---: |" + " ---: |" * (len(kinds) + 1),
-    ]
-    for checkpoint in CHECKPOINTS:
+        sep="\n",
+    )
+    for checkpoint in args.checkpoints.split(","):
         bench = Bench(checkpoint, 16, Path(tempfile.mkdtemp()) / "trace.jsonl")
         for settings in SETTINGS:
             runs = [measure(bench, prompts, settings, held) for held in (False, True)]
@@ -78,14 +78,9 @@ def main() -> None:
             name = ", ".join(f"{key.removeprefix('dllm_')} {value}" for key, value in settings.items())
             rates = [f"{100 * sum(right) / len(prompts):.1f}" for right, _ in runs]
             passes = " → ".join(f"{p:.1f}" for _, p in runs)
-            lines.append(
-                f"| {checkpoint} | {name} | {' | '.join(rates)} | {lost} / {won} | {' | '.join(by_kind)} | {passes} |"
-            )
-            print(lines[-1], flush=True)
+            cells = [checkpoint, name, *rates, f"{lost} / {won}", *by_kind, passes]
+            print(f"| {' | '.join(cells)} |", flush=True)
         bench.close()
-    if args.write:
-        file = ROOT / "docs" / "fidelity.md"
-        file.write_text(MARKED.sub(lambda m: m[1] + "\n".join(lines) + "\n" + m[2], file.read_text()))
 
 
 if __name__ == "__main__":
