@@ -12,6 +12,7 @@ from vllm.model_executor.models.config import VerifyAndUpdateConfig
 from vllm.platforms import current_platform
 from vllm.utils.cpu_resource_utils import get_visible_memory_node
 
+from vllm_dllm.attention import choice as attention
 from vllm_dllm.caching.pages import PAGE_SIZE
 from vllm_dllm.catalogue import GEN_LENGTH, HIDDEN_CACHE
 from vllm_dllm.machine import check_machine
@@ -59,6 +60,7 @@ class DllmConfig(VerifyAndUpdateConfig):
         refuse_features(vllm_config)
         check_machine(settings.given, vllm_config.model_config.max_model_len)
         set_engine(vllm_config)
+        attention.check(vllm_config)
         set_executor(vllm_config)
         set_defaults(vllm_config, settings)
         # for the worker, which does not know what a policy needs

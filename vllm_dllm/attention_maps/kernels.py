@@ -11,6 +11,8 @@ import triton.language as tl
 
 from vllm_dllm.attention_maps.query_set import QuerySet
 
+ROWS = (16, 32, 64)  # queries of a tile: each number is a kernel of its own, and so is each dtype
+
 DOT = {
     torch.float32: tl.float32,
     torch.bfloat16: tl.bfloat16,
@@ -39,7 +41,7 @@ def _load_keys(
     return tl.load(keys + at, mask=(dim < SIZE)[:, None] & (token < length)[None, :], other=0.0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["result_stride", "table_stride"])
 def _log_sum_exp(
     result, queries, keys, starts, lengths, table, scale,
     row_stride, query_stride, page_stride, head_stride, token_stride, dim_stride, result_stride, table_stride,
@@ -72,7 +74,7 @@ def _log_sum_exp(
     tl.store(result + head * result_stride + row, largest + tl.log(total), mask=row < stop)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["longest", "sums_stride", "table_stride"])
 def _probabilities(
     result, weights, sums, queries, keys, starts, lengths, table, scale, longest,
     row_stride, query_stride, page_stride, head_stride, token_stride, dim_stride, sums_stride, table_stride,
@@ -144,7 +146,7 @@ def _launch(
         "PAGE": of.page_size,
         "SIZE": size,
         "WIDTH": width,
-        "ROWS": min(tile, max(16, triton.next_power_of_2(of.most))),
+        "ROWS": min(tile, next(rows for rows in ROWS if rows >= min(of.most, ROWS[-1]))),
         "KEYS": tile,
         "DOT": DOT[queries.dtype] if queries.is_cuda else tl.float32,  # the interpreter takes bfloat16 for integers
         "num_stages": 2,

@@ -4,7 +4,7 @@ vLLM 0.32 binds to every attention layer a cache of shape [pages, kv heads, page
 strides that depend on its KV cache layout. What is in it is up to the backend. For each page and head:
 
     FLASH_ATTN, TRITON_ATTN, FLASHINFER,     CPU_ATTN                   CPU_ATTN with AMX,
-    FLEX_ATTENTION                           (vec, vec16)               16 tokens at a time
+    FLEX_ATTENTION, CUSTOM (ours)            (vec, vec16)               16 tokens at a time
       token 0 | k v |                          dim. 0 | k0 k1 k2 .. |     dim. 0, 1 | k0 k0 k1 k1 .. |
       token 1 | k v |                          dim. 1 | k0 k1 k2 .. |     dim. 2, 3 | k0 k0 k1 k1 .. |
         ..                                       ..   then values           ..        then values
@@ -28,7 +28,7 @@ def paged_keys(attention: nn.Module) -> torch.Tensor:
         cache = cache.view(FP8[attention.kv_cache_dtype])
     pages, heads, page_size, width = cache.shape
     size = width // 2
-    if cache.device.type != "cpu":
+    if cache.device.type != "cpu" or attention.attn_backend.get_name() != "CPU_ATTN":
         return cache[..., :size]
     keys = cache.flatten(2)[..., : page_size * size]
     if attention.isa == "amx":
@@ -62,7 +62,7 @@ def check_keys(attention: nn.Module, dtype: torch.dtype) -> None:
     raise ValueError(
         f"attention backend {attention.attn_backend.get_name()} with kv_cache_dtype={attention.kv_cache_dtype} is not "
         "allowed: it lays keys out in a way that policies which look into the attention cannot read; on a GPU, --attention-backend must be "
-        "FLASH_ATTN, TRITON_ATTN, FLASHINFER or FLEX_ATTENTION, and --kv-cache-dtype auto or fp8"
+        "FLASH_ATTN, TRITON_ATTN, FLASHINFER, FLEX_ATTENTION or CUSTOM, and --kv-cache-dtype auto or fp8"
     ) from error
 
 

@@ -85,6 +85,19 @@ class LayerwiseForward:
                 signals.setdefault(i, {}).update(found)
         return self.model.model.norm(hidden), _places(now, read), signals, layer_tokens
 
+    def warm_up(self) -> None:
+        """Has every kernel compiled that a probe's request would have to wait for. Nothing is written into pages."""
+        layer = self.layers[0].self_attn
+        keys, scale = self.keys(0)
+        for count in getattr(self.attention, "ROWS", ()):
+            table = np.zeros((1, -(-count // self.page_size)), np.int32)
+            of = QuerySet([count], np.asarray([count]), table, self.page_size, self.device)
+            queries = torch.zeros(
+                (count, layer.num_heads, layer.head_dim), dtype=self.model.model.norm.weight.dtype, device=self.device
+            )
+            self.attention.attention_mass(queries, queries.new_ones(count, dtype=torch.float32), keys, scale, of)
+            self.attention.attention_weights(queries, keys, scale, of)
+
     def _cached(self, now: Batch, kept: list[int]) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Where the hidden cache keeps the inputs of the `kept` requests' query positions, and their places."""
         if not kept:

@@ -152,7 +152,15 @@ class DllmModelRunner:
 
         As many rows are read as a step reads at once, the first chunk of them drawn, which takes most.
         """
+        attention = self.model.model.layers[0].self_attn
+        # every layer's queries, which d2 keeps until the pass is done (probes/rollout_worker.py)
+        kept = torch.empty(
+            (self._num_layers, self.max_tokens, attention.q_size),
+            dtype=self.vllm_config.model_config.dtype,
+            device=self.device,
+        )
         rows = self._dummy_run(self.max_tokens)[:LINES]
+        del kept
         draws = Readout(temperature=1.0, top_p=0.9, margin=True, entropy=True, confidence64=True)
         readouts = [draws, Readout(margin=True, entropy=True)]
         self._read(rows, np.asarray([0, min(CHUNK, len(rows)), len(rows)]), readouts)
@@ -178,6 +186,11 @@ class DllmModelRunner:
         finally:
             for name in ("graphs", "buffers"):  # vLLM has taken the other attributes away
                 vars(self).pop(name, None)
+
+    @torch.inference_mode()
+    def warm_up_kernels(self) -> None:
+        """Has the kernels compiled that the profile run has not: those of probes."""
+        self.layerwise.warm_up()
 
     def capture_model(self, profile_only: bool = False) -> int:
         """Captures the CUDA graphs, if there are to be any; bytes that they take."""

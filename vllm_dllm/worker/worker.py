@@ -9,7 +9,8 @@ from vllm.utils.gpu_sync_debug import enable_gpu_sync_check
 from vllm.utils.torch_utils import set_random_seed
 from vllm.v1.worker.worker_base import CompilationTimes
 
-from vllm_dllm.patches import shared_memory
+from vllm_dllm.attention import choice
+from vllm_dllm.patches import cpu_attention, shared_memory
 from vllm_dllm.worker.model_runner import DllmModelRunner
 
 if TYPE_CHECKING or not current_platform.is_cpu():
@@ -24,6 +25,8 @@ class DllmWorker(PlatformWorker):
     def init_device(self) -> None:
         self.use_v2_model_runner = False  # vLLM's own second runner, whose methods ours does not have
         shared_memory.apply()
+        choice.register()  # `--attention-backend CUSTOM`
+        cpu_attention.apply()
         # oneDNN (CPU) compiles a kernel for each number of rows, of which passes have many, and would keep 1,024
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
         super().init_device()
@@ -66,6 +69,7 @@ class DllmWorker(PlatformWorker):
 
     def compile_or_warm_up_model(self) -> CompilationTimes:
         # profile_run has compiled what there is to compile, and warmed up the kernels
+        self.model_runner.warm_up_kernels()
         self.model_runner.capture_model()
         set_random_seed(self.model_config.seed)
         freeze_gc_heap()  # what lives as long as the engine is not looked through again and again

@@ -1,0 +1,1 @@
+"""An attention backend for vLLM on xformers' split-k kernels (`--attention-backend CUSTOM`)."""
