@@ -31,8 +31,11 @@ class WithGraphs:
 
     model_runner: DllmModelRunner
 
-    def use_graphs(self, most: int = 512, frozen: str = "") -> None:
-        """From now on passes of up to `most` tokens are replayed. The array `frozen` is what it was at the capture."""
+    def use_graphs(self, most: int = 512, frozen: str = "", uniform: int | None = None) -> None:
+        """From now on passes of up to `most` tokens are replayed. The array `frozen` is what it was at the capture.
+
+        With `uniform`: only steps whose requests have that many queries each, as where the backend has no other graphs.
+        """
         runner, compilation = self.model_runner, self.model_runner.compilation_config
         compilation.cudagraph_capture_sizes, compilation.max_cudagraph_capture_size = graph_sizes(most), most
         type(current_platform)._global_graph_pool = (0, 0)  # vLLM's CPU platform has none
@@ -43,7 +46,7 @@ class WithGraphs:
                 inputs.device = inputs.device._replace(**{frozen: getattr(inputs.device, frozen).clone()})
             return runner._prepare(inputs, for_capture)
 
-        self._replace(StandIn, CUDAGraphMode.FULL, prepare)
+        self._replace(StandIn, CUDAGraphMode.FULL_DECODE_ONLY if uniform else CUDAGraphMode.FULL, prepare, uniform or 1)
         with torch.inference_mode():
             runner.graphs.capture()
 
@@ -53,9 +56,9 @@ class WithGraphs:
         self._replace(CudaGraphManager, CUDAGraphMode.NONE, self.model_runner._prepare)
         return replays
 
-    def _replace(self, manager, mode, prepare) -> None:
+    def _replace(self, manager, mode, prepare, queries: int = 1) -> None:
         runner = self.model_runner
-        runner.cudagraph_manager = manager(runner.vllm_config, runner.device, mode, decode_query_len=1)
+        runner.cudagraph_manager = manager(runner.vllm_config, runner.device, mode, decode_query_len=queries)
         runner.graphs = Graphs(runner.cudagraph_manager, runner.buffers, runner.graphs.pages, prepare)
 
 

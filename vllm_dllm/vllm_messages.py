@@ -9,6 +9,8 @@ from vllm_dllm.messages import Batch, StepObservation
 
 # in `additional_config`, once engine_config.py has been through it: whether the worker keeps every layer's inputs
 HIDDEN_CACHE = "dllm_hidden_cache"
+# likewise: how many positions a block has, which most partial passes compute of each request
+BLOCK = "vllm_dllm_block_length"
 
 
 @dataclass

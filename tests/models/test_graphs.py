@@ -10,13 +10,15 @@ from common import CHECKPOINTS
 from graph_stand_in import WithGraphs
 from loaded import PAGE, Loaded
 from vllm.config import CUDAGraphMode, set_current_vllm_config
+from vllm.v1.attention.backend import AttentionCGSupport
+from vllm.v1.worker.gpu.attn_utils import AttentionCGSupportInfo
 from vllm.v1.worker.gpu.cudagraph_utils import CudaGraphManager
 
 from vllm_dllm import engine_config
 from vllm_dllm.messages import Batch, Readout
 from vllm_dllm.probes.rollout import Rollout
 from vllm_dllm.worker.buffers import Shape, StepBuffers
-from vllm_dllm.worker.graphs import Graphs
+from vllm_dllm.worker.graphs import Graphs, graph_mode
 
 REQUESTS, TOKENS, PAGES = 8, 256, 4
 
@@ -35,10 +37,10 @@ def worker(loaded):
         worker.use_no_graphs()
 
 
-def batch(requests: int, rng: np.random.Generator, most: int = 30) -> Batch:
+def batch(requests: int, rng: np.random.Generator, most: int = 30, least: int = 1) -> Batch:
     """Of each request up to `most` positions of a canvas of up to 120, in pages of its own."""
     ends = rng.integers(40, 120, requests).astype(np.int32)
-    positions = [np.sort(rng.choice(end, rng.integers(1, most + 1), replace=False)) for end in ends]
+    positions = [np.sort(rng.choice(end, rng.integers(least, most + 1), replace=False)) for end in ends]
     starts = np.cumsum([0, *map(len, positions)]).astype(np.int32)
     pages = rng.permutation(np.arange(1, 1 + requests * PAGES)).astype(np.int32)
     return Batch(
@@ -72,6 +74,45 @@ def test_a_replay_is_the_eager_pass_bit_for_bit(worker):
     assert worker.model_runner.cudagraph_manager.replays == len(batches)
 
 
+def test_where_a_backend_has_graphs_for_equally_many_queries_only_those_are_replayed(worker):
+    rng = np.random.default_rng(4)
+    blocks = [batch(n, rng, most=16, least=16) for n in (1, 3, 8, 2, 5, 4)]
+    others = [batch(3, rng), batch(2, rng, most=15, least=15), batch(1, rng, most=17, least=17)]
+    batches = [blocks[0], others[0], *blocks[1:3], *others[1:], *blocks[3:]]
+    eager = run(worker.model_runner, batches)
+    worker.use_graphs(100, uniform=16)
+    graphs = worker.model_runner.graphs
+    for one in blocks:
+        graph = graphs.choose(one)
+        if len(one.ends) * 16 > 96:
+            assert graph is None
+        else:
+            assert graph.uniform_token_count == 16 and graphs.shape(graph).requests >= len(one.ends)
+            assert graphs._fill(one, graph).longest_query == 16
+    assert all(graphs.choose(one) is None for one in others)
+    for one, other in zip(run(worker.model_runner, batches), eager, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert worker.model_runner.cudagraph_manager.replays == len(blocks) - 1, "the one of 8 requests is too large"
+
+
+@pytest.mark.parametrize(
+    "support, mode",
+    [
+        (AttentionCGSupport.ALWAYS, CUDAGraphMode.FULL),
+        (AttentionCGSupport.UNIFORM_BATCH, CUDAGraphMode.FULL_DECODE_ONLY),
+        (AttentionCGSupport.UNIFORM_SINGLE_TOKEN_DECODE, CUDAGraphMode.NONE),
+        (AttentionCGSupport.NEVER, CUDAGraphMode.NONE),
+    ],
+)
+def test_what_a_backend_can_is_what_is_captured(loaded, support, mode):
+    config = deepcopy(loaded.config)
+    config.compilation_config.cudagraph_mode = CUDAGraphMode.FULL
+    assert graph_mode(config, AttentionCGSupportInfo(support, "SOME_ATTN")) == mode
+    assert config.compilation_config.cudagraph_mode == mode
+    config.compilation_config.cudagraph_mode = CUDAGraphMode.NONE
+    assert graph_mode(config, AttentionCGSupportInfo(support, "SOME_ATTN")) == CUDAGraphMode.NONE
+
+
 # not `query_starts` and `ends`: CPU attention's kernel has them from its schedule, too, and where the two do not agree
 # it writes where it must not
 @pytest.mark.parametrize("array", ["positions", "slots", "token_ids", "block_table"])
@@ -90,7 +131,8 @@ def test_every_step_that_there_can_be_has_the_smallest_graph_that_holds_it_or_no
     sizes = engine_config.graph_sizes(100)
     for tokens in range(1, TOKENS + 1):
         for requests in range(1, min(tokens, REQUESTS) + 1):
-            step = SimpleNamespace(positions=range(tokens), ends=range(requests), probes={})
+            starts = np.arange(requests + 1) * tokens // requests
+            step = SimpleNamespace(positions=range(tokens), ends=range(requests), query_starts=starts, probes={})
             graph = graphs.choose(step)
             if tokens > 100:
                 assert graph is None

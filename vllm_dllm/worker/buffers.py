@@ -83,11 +83,12 @@ class StepBuffers:
             self.copied = [torch.Event() for _ in self.hosts]
         self.turn = 0
 
-    def fill(self, batch: Batch, padded: Shape | None = None) -> Inputs:
+    def fill(self, batch: Batch, padded: Shape | None = None, longest: int | None = None) -> Inputs:
         """The batch's arrays, of their own size or `padded` to a larger one.
 
         Padding tokens are in no request and go into no slot; padding requests have no tokens and no canvas. The
-        longest query and canvas of a padded step are those that there can be: a graph holds for all of them.
+        longest query (unless it is `longest`) and canvas of a padded step are those that there can be: a graph holds for
+        all of them.
         """
         tokens, requests = len(batch.positions), len(batch.ends)
         shape = padded or Shape(tokens, requests, batch.block_table.shape[1])
@@ -107,7 +108,8 @@ class StepBuffers:
             self.views(shape),
             torch.from_numpy(arrays.query_starts),
             torch.from_numpy(arrays.ends),
-            longest_query=min(shape.tokens, self.max_model_len) if padded else int(np.diff(batch.query_starts).max()),
+            longest_query=longest
+            or (min(shape.tokens, self.max_model_len) if padded else int(np.diff(batch.query_starts).max())),
             longest_canvas=self.max_model_len if padded else int(batch.ends.max()),
         )
 

@@ -26,16 +26,26 @@ Forward = Callable[[], torch.Tensor]  # hidden states [tokens, hidden size] of t
 
 
 def graph_mode(config: VllmConfig, support: AttentionCGSupportInfo) -> CUDAGraphMode:
-    """FULL where graphs are wanted and the attention backend's kernels can be captured for any mix of query lengths."""
+    """FULL where graphs are wanted and the attention backend's kernels can be captured for any mix of query lengths;
+    FULL_DECODE_ONLY where only for batches whose requests have equally many queries."""
     mode = config.compilation_config.cudagraph_mode
-    if mode and support.min_cg_support != AttentionCGSupport.ALWAYS:
+    if not mode or support.min_cg_support == AttentionCGSupport.ALWAYS:
+        return CUDAGraphMode.FULL if mode else CUDAGraphMode.NONE
+    if support.min_cg_support == AttentionCGSupport.UNIFORM_BATCH:
+        logger.info(
+            "CUDA graphs for steps whose requests all compute one block: the attention backend %s has no others",
+            support.min_cg_attn_backend,
+        )
+        mode = CUDAGraphMode.FULL_DECODE_ONLY
+    else:
         logger.warning(
             "No CUDA graphs, passes run eagerly: the attention backend %s has them for some batches only (%s)",
             support.min_cg_attn_backend,
             support.min_cg_support,
         )
-        mode = config.compilation_config.cudagraph_mode = CUDAGraphMode.NONE
-    return CUDAGraphMode.FULL if mode else CUDAGraphMode.NONE
+        mode = CUDAGraphMode.NONE
+    config.compilation_config.cudagraph_mode = mode
+    return mode
 
 
 def give_up(config: VllmConfig, why: Exception) -> None:
@@ -64,8 +74,10 @@ class Graphs:
         """The smallest graph that holds the batch, or None: it runs eagerly."""
         if batch.probes:  # they look at every layer
             return None
+        counts = np.diff(batch.query_starts)
+        uniform = int(counts[0]) if (counts == counts[0]).all() else None
         found = self.manager.dispatch(
-            len(batch.ends), len(batch.positions), uniform_token_count=None, num_active_loras=0
+            len(batch.ends), len(batch.positions), uniform_token_count=uniform, num_active_loras=0
         )
         return found if found.cg_mode == CUDAGraphMode.FULL else None
 
@@ -73,10 +85,13 @@ class Graphs:
         assert graph.num_reqs is not None  # full graphs have a number of requests
         return Shape(graph.num_tokens, graph.num_reqs, self.pages)
 
+    def _fill(self, batch: Batch, graph: BatchExecutionDescriptor) -> Inputs:
+        return self.buffers.fill(batch, self.shape(graph), graph.uniform_token_count)
+
     def run(self, batch: Batch, graph: BatchExecutionDescriptor) -> torch.Tensor:
         """Hidden states of the batch, and behind them those of the padding: good until the next run."""
         # the metadata of this very step: FlashAttention keeps its schedule in a buffer of its own, which the graph reads
-        self.prepare(self.buffers.fill(batch, self.shape(graph)), False)
+        self.prepare(self._fill(batch, graph), False)
         self.manager.run_fullgraph(graph)
         assert self.hidden is not None
         return self.hidden[: graph.num_tokens]
@@ -110,8 +125,7 @@ class Graphs:
 
     def _forward_of(self, graph: BatchExecutionDescriptor, warmup: bool) -> Callable[[CUDAGraphMode], None]:
         """What is captured, prepared outside the graph. vLLM runs it once before (`warmup`)."""
-        shape = self.shape(graph)
-        inputs = self.buffers.fill(_any_batch(shape), shape)
+        inputs = self._fill(_any_batch(self.shape(graph)), graph)
         inputs.device.slots.fill_(-1)  # no page is written
         forward = self.prepare(inputs, True)
 

@@ -30,7 +30,7 @@ from vllm.v1.worker.workspace import lock_workspace
 
 from vllm_dllm.messages import Batch, Edits, Guidance, Readout, StepObservation
 from vllm_dllm.models import family_of
-from vllm_dllm.vllm_messages import HIDDEN_CACHE, DllmModelRunnerOutput, DllmSchedulerOutput
+from vllm_dllm.vllm_messages import BLOCK, HIDDEN_CACHE, DllmModelRunnerOutput, DllmSchedulerOutput
 from vllm_dllm.worker.buffers import Inputs, Shape, StepBuffers
 from vllm_dllm.worker.graphs import Forward, Graphs, give_up, graph_mode
 from vllm_dllm.worker.layerwise import LayerwiseForward
@@ -118,7 +118,8 @@ class DllmModelRunner:
         most = Shape(self.max_tokens, self.max_num_reqs, pages)
         self.buffers = StepBuffers(most, self.page_size, longest, self.device)
         mode = graph_mode(config, graph_support)
-        self.cudagraph_manager = CudaGraphManager(config, self.device, mode, decode_query_len=1)
+        block = config.additional_config.get(BLOCK, 1)
+        self.cudagraph_manager = CudaGraphManager(config, self.device, mode, decode_query_len=block)
         self.graphs = Graphs(self.cudagraph_manager, self.buffers, pages, self._prepare)
         self.hidden_cache = None
         with kv_cache_allocation_context or nullcontext():  # what sleep mode gives back
