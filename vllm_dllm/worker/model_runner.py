@@ -154,7 +154,7 @@ class DllmModelRunner:
         As many rows are read as a step reads at once, the first chunk of them drawn, which takes most.
         """
         attention = self.model.model.layers[0].self_attn
-        # every layer's queries, which d2 keeps until the pass is done (probes/rollout_worker.py)
+        # every layer's queries, which a probe may keep until the pass is done
         kept = torch.empty(
             (self._num_layers, self.max_tokens, attention.q_size),
             dtype=self.vllm_config.model_config.dtype,
