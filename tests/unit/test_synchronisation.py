@@ -8,7 +8,7 @@ import pytest
 from common import ROOT
 
 PACKAGE = ROOT / "vllm_dllm"
-PATH_OF_A_PASS = ("worker/*.py", "probes/*_worker.py", "attention_maps/*.py", "models/llama.py", "models/*/model.py",
+PATH_OF_A_PASS = ("worker/*.py", "probes/*_worker.py", "attention_maps/*.py", "attention/*.py", "models/llama.py", "models/*/model.py",
                   "models/*/*_kernel.py")  # fmt: skip
 WAITS = {"item", "cpu", "tolist", "nonzero", "synchronize", "multinomial", "is_nonzero", "argwhere", "masked_select"}
 ASKED = {"any", "all", "equal", "allclose"}  # wait where their answer decides something
@@ -29,6 +29,7 @@ ALLOWED = {
      "rollout_importance(self.forward.attention, reversed(self.layers), self.forward.tensor(at), self.query_set)"
      ".cpu()"),
     # arrays of NumPy
+    ("worker/graphs.py", "Graphs.choose", "(counts == counts[0]).all()"),
     ("worker/layerwise.py", "LayerwiseForward._widen", "np.diff(now.query_starts).tolist()"),
     ("attention_maps/query_set.py", "QuerySet.__init__", "np.cumsum(counts).tolist()"),
     ("attention_maps/query_set.py", "QuerySet.__init__", "lengths.tolist()"),
