@@ -32,7 +32,7 @@ COUNTERS = {
     "absent_tokens": "Positions that did not exist yet in a pass: the canvas behind its horizon (dllm_horizon).",
     "full_passes": "Passes that computed the whole canvas from the first layer on.",
     "postponed_refreshes": "Passes that went on without a due refresh (dllm_max_delay).",
-    "failed_requests": "Requests that ended with an error, because the model's output was not finite.",
+    "failed_requests": "Requests that ended with an error, for the model's output was not finite or no token was left.",
 }
 STALE = "stale_pages"  # counted by reason
 HISTOGRAMS = {

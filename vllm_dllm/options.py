@@ -84,6 +84,8 @@ class Option:
         elif self.type is int:
             good = isinstance(value, int) and not isinstance(value, bool)
         else:
+            if self.type is bool and type(value) is int and value in (0, 1):  # what vllm_xargs makes of true and false
+                value = bool(value)
             good = isinstance(value, self.type)
         if not good:
             raise self.refusal(value)

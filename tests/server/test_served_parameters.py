@@ -70,6 +70,7 @@ def test_guidance_and_end_tokens(say, client, server):
     for own, words in (
         ({"dllm_cfg_scale": -1}, "from 0 to 1000"),
         ({"dllm_cfg_scale": "much"}, "a number"),
+        ({"dllm_suppress_eos": 2}, "true or false"),
         ({"dllm_defer_eos": True, "dllm_cache": "dkv-greedy", "dllm_score": "random"}, "is not"),
     ):
         for stream in (False, True):

@@ -26,6 +26,8 @@ LOW_NUMBERS = Option("low", list, None, "", low=0, high=2)
         (WIDTH, 1e-3, 1e-3),
         (WORD, "b", "b"),
         (YES, True, True),
+        (YES, 1, True),  # over HTTP, vllm_xargs makes numbers of true and false
+        (YES, 0, False),
         (NUMBERS, [1, 0.5], [1.0, 0.5]),
         (NUMBERS, (), []),
     ],
@@ -57,7 +59,7 @@ def test_allowed(option, value, checked):
         (WORD, "c", "one of a, b"),
         (WORD, 1, "one of a, b"),
         (WORD, ["a"], "one of a, b"),
-        (YES, 1, "true or false"),
+        (YES, 2, "true or false"),
         (YES, "true", "true or false"),
         (NUMBERS, 1.0, "a list of numbers"),
         (NUMBERS, "12", "a list of numbers"),
