@@ -22,36 +22,44 @@ class BadWords(Constraint):
 
     def __init__(self, words: Iterable[Sequence[int]]):
         """`words` of two tokens or more."""
-        self.words = [np.asarray(word, np.int32) for word in words]
+        self.words = [list(word) for word in words]
         self.longest = max(map(len, self.words), default=0)
+        self.having: dict[int, list[list[int]]] = {}  # the words that a token is in
+        for word in self.words:
+            for token in set(word):
+                self.having.setdefault(token, []).append(word)
         self.fixed: dict[int, int] = {}  # what the pass being finished has fixed so far, by position
         self.passes = 0  # finished when `fixed` was begun
 
     def edit(self, canvas, reads, edits):
         start, stop = canvas.prompt_len, canvas.response_end
         tokens = np.where(canvas.masked[start:stop], -1, canvas.tokens[start:stop])
+        known = set(tokens.tolist())
         for word in self.words:
-            if len(word) > len(tokens):
-                continue
+            if len(word) > len(tokens) or sum(token not in known for token in word) > 1:
+                continue  # most words, most of the time
             at = np.lib.stride_tricks.sliding_window_view(tokens, len(word))
-            missing = at != word
+            wanted = np.asarray(word, np.int32)
+            missing = at != wanted
             places = np.flatnonzero(missing.sum(1) == 1)
             which = missing[places].argmax(1)
             open_ = at[places, which] == -1
             positions = start + (places + which)[open_]
             there = np.isin(positions, reads)
             if there.any():
-                edits.barred.append((np.searchsorted(reads, positions[there]), word[which[open_][there]]))
+                edits.barred.append((np.searchsorted(reads, positions[there]), wanted[which[open_][there]]))
 
     def admits(self, canvas, position, token):
+        words = self.having.get(token)
+        if not words:
+            return True
         known = self._known(canvas, position)
         known[position] = token
-        for word in self.words:
-            if token in word:
-                for offset in np.flatnonzero(word == token).tolist():
-                    first = position - offset
-                    if all(known.get(first + i) == t for i, t in enumerate(word.tolist())):
-                        return False
+        for word in words:
+            for offset in (i for i, own in enumerate(word) if own == token):
+                first = position - offset
+                if all(known.get(first + i) == own for i, own in enumerate(word)):
+                    return False
         return True
 
     def fix(self, canvas, position, token):
