@@ -20,11 +20,21 @@ def register() -> None:
         generation_defaults,
         integrity,
         server,
+        waiting_steps,
     )
 
     models.register()
     for architecture in models.ARCHITECTURES:
         MODELS_CONFIG_MAP[architecture] = DllmConfig
     # harmless for other models
-    for patch in (admission, auto_dtype, command_line, foreign_checkpoints, generation_defaults, integrity, server):
+    for patch in (
+        admission,
+        auto_dtype,
+        command_line,
+        foreign_checkpoints,
+        generation_defaults,
+        integrity,
+        server,
+        waiting_steps,
+    ):
         patch.apply()

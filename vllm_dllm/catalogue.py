@@ -115,6 +115,15 @@ HIDDEN_CACHE = Option(
     + ", ".join(p.name for p in POLICIES.values() if p.needs_hidden()),
     server_only=True,
 )
+OVERLAP = Option(
+    "overlap",
+    str,
+    "auto",
+    "have two sets of requests in flight by turns, so that scheduling goes on while the model computes; auto: where that "
+    "is measured to be faster",
+    choices=("auto", "on", "off"),
+    server_only=True,
+)
 TRACE = Option("trace", str, None, "a file that gets one JSON line for each finished request", server_only=True)
 
 RULE_OPTIONS = tuple(rule.option for rule in RULES.values())
@@ -133,6 +142,7 @@ GENERAL = (
     GEN_LENGTH,
     MAX_DELAY,
     HIDDEN_CACHE,
+    OVERLAP,
     TRACE,
     TEMPLATE,
     SUFFIX,

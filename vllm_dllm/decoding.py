@@ -1,11 +1,12 @@
 """One request's decoding: canvas, policy and rule, from pass to observation to canvas."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from vllm_dllm.caching import CachePolicy
 from vllm_dllm.caching.pages import PAGE_SIZE, RESET, PageLedger
 from vllm_dllm.canvas import Canvas
 from vllm_dllm.constraints import Constraint, admitted, bars_all
@@ -15,7 +16,11 @@ from vllm_dllm.messages import Edits, Observation, Readout
 from vllm_dllm.passes import Pass
 from vllm_dllm.records import PassRecord
 from vllm_dllm.settings import ModelTraits, Settings
-from vllm_dllm.unmasking.scores import CONFIDENCE64, defer, score
+from vllm_dllm.unmasking.scores import CONFIDENCE64, defer, raw_scores, score
+from vllm_dllm.unmasking.together import Asked, select_together
+
+RAW = ("confidence", "margin", "entropy")  # scores that are read as they are, in float32
+TOGETHER = 4  # requests from which on it pays to ask their rules at once
 
 
 class Sampling:
@@ -104,6 +109,14 @@ class Decoding:
             self.scores = np.random.default_rng((sampling.seed, 2)).random(gen_length, np.float32)
         self.readout = self._readout()
         self.draws = (settings.score == "random" and settings.scores is None) or self.rule.draws
+        # whether what it unmasks is no more than a number of the best candidates, so that it may be asked with others
+        self.ranks = (
+            self.rule.ranks()
+            and settings.score in RAW
+            and settings.certainty_sigma is None
+            and type(self.policy).complete is CachePolicy.complete
+            and not (self.policy.looks_ahead or self.constraints or settings.defer_eos)
+        )
         self.postponed = 0  # passes that a due refresh has waited
         self.sent = 0  # response tokens already given to the user
         # per response position: ids, log probabilities and rank, where the request wants them
@@ -213,15 +226,19 @@ class Decoding:
 
     # ---- after it ----
 
-    def finish(self, done: Pass, seen: Observation) -> Finished:
-        """Unmask what the rule selects, and tell the policy. Raises NotFinite if that cannot be told."""
+    def finish(self, done: Pass, seen: Observation, chosen: np.ndarray | None = None) -> Finished:
+        """Unmask what the rule selects (`chosen`, if it was asked already), and tell the policy.
+
+        Raises NotFinite if that cannot be told.
+        """
         canvas, policy = self.canvas, self.policy
         assert done.number == canvas.passes, f"pass {done.number} is finished where pass {canvas.passes} is under way"
         if not seen.finite:
             raise NotFinite(bars_all(self.constraints, canvas, done.reads, seen.vocab_size, self.mask_id) or "")
         seen.score = self.settings.score
         seen = policy.complete(canvas, seen)
-        chosen = self._choose(done, seen)
+        if chosen is None:
+            chosen = self._choose(done, seen)
         at = seen.positions.searchsorted(chosen)
         canvas.unmask(chosen, seen.tokens[at])
         self.pages.record(done.queries, done.clock)
@@ -271,6 +288,17 @@ class Decoding:
         """The response tokens that became final since the last call."""
         start, self.sent = self.sent, self.canvas.final
         return self.canvas.response[start : self.sent].tolist() if self.sent > start else []
+
+
+def choose_together(parts: Mapping[int, tuple[Decoding, Observation]]) -> dict[int, np.ndarray]:
+    """`chosen`, for `finish`, of those that may be asked at once."""
+    asked: dict[int, Asked] = {}
+    for i, (decoding, seen) in parts.items():
+        if decoding.ranks and seen.finite and len(seen.positions) == len(decoding.canvas.candidates):
+            asked[i] = decoding.rule, decoding.canvas, raw_scores(decoding.settings.score, seen)
+    if len(asked) < TOGETHER:
+        return {}
+    return dict(zip(asked, select_together(list(asked.values())), strict=True))
 
 
 def _places(queries: np.ndarray, rows: np.ndarray) -> np.ndarray:

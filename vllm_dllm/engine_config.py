@@ -14,7 +14,7 @@ from vllm.utils.cpu_resource_utils import get_visible_memory_node
 
 from vllm_dllm.attention import choice as attention
 from vllm_dllm.caching.pages import PAGE_SIZE
-from vllm_dllm.catalogue import BLOCK_LENGTH, GEN_LENGTH, HIDDEN_CACHE
+from vllm_dllm.catalogue import BLOCK_LENGTH, GEN_LENGTH, HIDDEN_CACHE, OVERLAP
 from vllm_dllm.machine import check_machine
 from vllm_dllm.models import cpu_norms, family_of
 from vllm_dllm.models.checks import check as check_checkpoint
@@ -62,6 +62,7 @@ class DllmConfig(VerifyAndUpdateConfig):
         check_machine(settings.given, vllm_config.model_config.max_model_len)
         set_engine(vllm_config)
         attention.check(vllm_config)
+        set_overlap(vllm_config, settings.value(OVERLAP))
         set_executor(vllm_config)
         set_defaults(vllm_config, settings)
         # for the worker, which does not know what a policy needs
@@ -103,7 +104,6 @@ def set_engine(config: VllmConfig) -> None:
     model, cache, scheduler = config.model_config, config.cache_config, config.scheduler_config
     scheduler.scheduler_cls = "vllm_dllm.scheduler.DllmScheduler"
     config.parallel_config.worker_cls = "vllm_dllm.worker.worker.DllmWorker"
-    scheduler.async_scheduling = False  # a pass depends on what the last one unmasked
     cache.enable_prefix_caching = False  # a prefix has no keys of its own: they depend on what follows
     scheduler.enable_chunked_prefill = False  # nor can part of a full pass wait
     if scheduler.max_num_batched_tokens < model.max_model_len:
@@ -115,6 +115,37 @@ def set_engine(config: VllmConfig) -> None:
         cache.user_specified_block_size = True  # or the platform puts its own default in
     config.attention_config.use_non_causal = True  # some GPUs' first choice of attention backend is for causal models
     set_graphs(config)
+
+
+def set_overlap(config: VllmConfig, choice: str) -> None:
+    """What vLLM calls async scheduling: two steps in flight. On CPU its platform has the last word here, and
+    `allow_overlap` in the scheduler."""
+    if not current_platform.is_cpu():
+        config.scheduler_config.async_scheduling = choice != "off" and overlaps(config)
+
+
+def overlaps(config: VllmConfig) -> bool:
+    """Whether the executor comes back before a step is computed."""
+    from vllm.v1.executor.abstract import Executor
+    from vllm.v1.executor.multiproc_executor import MultiprocExecutor
+
+    executor = Executor.get_class(config)
+    return executor is MultiprocExecutor if current_platform.is_cpu() else executor.supports_async_scheduling()
+
+
+def allow_overlap(config: VllmConfig, choice: str) -> str:
+    """`dllm_overlap` as it is with this executor. Called before vLLM's engine core makes its queue of steps, of two or one.
+
+    Raises SettingError for `on` where there is no overlap.
+    """
+    if choice == "on" and not overlaps(config):
+        raise SettingError(
+            f"{OVERLAP.key}='on' is not allowed with distributed_executor_backend="
+            f"{config.parallel_config.distributed_executor_backend!r}, which computes a step before it comes back: it must "
+            "be auto or off"
+        )
+    config.scheduler_config.async_scheduling = choice != "off" and overlaps(config)
+    return choice if config.scheduler_config.async_scheduling else "off"
 
 
 def set_graphs(config: VllmConfig) -> None:

@@ -31,7 +31,7 @@ def pack(requests: Sequence[Pass], pages: Sequence[Sequence[int]], wipe: Sequenc
         query_starts=query_starts,
         ends=np.asarray([p.end for p in passes], np.int32),
         block_table=block_table,
-        places=np.concatenate([p.places + start for p, start in zip(passes, query_starts, strict=False)]),
+        places=np.concatenate([p.places for p in passes]) + np.repeat(query_starts[:-1], np.diff(read_starts)),
         read_starts=read_starts,
         readouts=[p.readout for p in requests],
         probes=probes,

@@ -15,16 +15,18 @@ from vllm.v1.metrics.stats import SchedulerStats
 from vllm.v1.outputs import LogprobsLists
 from vllm.v1.request import Request, RequestStatus
 
-from vllm_dllm.catalogue import TRACE
+from vllm_dllm.catalogue import OVERLAP, TRACE
 from vllm_dllm.constraints import Constraint
-from vllm_dllm.decoding import Decoding, NotFinite, Sampling
-from vllm_dllm.engine_config import model_traits, server_settings
+from vllm_dllm.decoding import Decoding, NotFinite, Sampling, choose_together
+from vllm_dllm.engine_config import allow_overlap, model_traits, server_settings
 from vllm_dllm.failed import NOT_FINITE, add_failed, end_failed
 from vllm_dllm.format_carrier import carrier_of
 from vllm_dllm.given_text import GivenText, given_text
 from vllm_dllm.loaded_formats import LoadedFormats
+from vllm_dllm.messages import Observation
 from vllm_dllm.metrics import StepCounts
 from vllm_dllm.models.ends import ends_of
+from vllm_dllm.overlap import Overlap
 from vllm_dllm.packing import pack
 from vllm_dllm.param_constraints import constraints_of
 from vllm_dllm.passes import Pass
@@ -72,14 +74,45 @@ class DllmScheduler(Scheduler):
         self.formats = LoadedFormats()
         self.seconds: dict[str, Request] = {}  # what holds the pages of a guided request's second canvas, by its id
         self.wipe: list[int] = []  # pages that the worker is to zero before the next step
+        choice = allow_overlap(self.vllm_config, self.settings.value(OVERLAP))
+        self.overlap = Overlap(choice)
+        self.queued = self.vllm_config.max_concurrent_batches > 1
 
     # ---- one step out ----
 
+    def has_requests(self) -> bool:
+        """Whether a step is to go out. While one is in flight: another one beside it, or else vLLM waits for it."""
+        if not self.steps:
+            return super().has_requests()
+        if not self.overlap.by_turns or self.pause_state == PauseState.PAUSED_ALL:
+            return False
+        return any(not running.in_flight for running in self.active.values()) or self._has_room()
+
+    def _has_room(self) -> bool:
+        """Whether the first of the waiting requests can be admitted to a step of its own."""
+        if self.pause_state != PauseState.UNPAUSED or not self.waiting:
+            return False
+        if len(self.running) + len(self.seconds) >= self.max_num_active_reqs:
+            return False
+        canvases, canvas_len = self._canvases(self.waiting.peek_request())
+        pages = self.kv_cache_manager.block_pool.get_num_free_blocks() // canvases
+        return canvas_len <= min(self.max_num_scheduled_tokens // canvases, pages * self.block_size)
+
+    def _canvases(self, request: Request) -> tuple[int, int]:
+        """How many a request has, and how long they are: prompt, response and what follows it."""
+        given = request.sampling_params.extra_args
+        length = request.num_prompt_tokens + request.max_tokens + len(given_text(given).suffix)
+        return 2 if self.settings.of_request(given).cfg_scale else 1, length
+
     def schedule(self, throttle_prefills: bool = False) -> DllmSchedulerOutput:
         self.current_step += 1
-        due, left_out = self._choose()
-        if self.pause_state == PauseState.UNPAUSED and not left_out:
-            due += self._admit(self.max_num_scheduled_tokens - sum(self._planned(r).most_tokens for r in due))
+        if not self.running:
+            self.overlap.rest()
+        most = self.overlap.most(min(len(self.running) + len(self.waiting), self.max_num_active_reqs))
+        due, left_out = self._choose(most)
+        if self.pause_state == PauseState.UNPAUSED and not left_out and len(due) < most:
+            room = self.max_num_scheduled_tokens - sum(self._planned(r).most_tokens for r in due)
+            due += self._admit(room, most - len(due))
         in_flight = [r for r in self.running if self.active[r.request_id].in_flight]
         self.running = left_out + in_flight + due
         passes = [self._start_pass(request) for request in due]
@@ -87,6 +120,7 @@ class DllmScheduler(Scheduler):
         if due:
             ids = scheduled.keys()
             self.steps[self.current_step] = [(i, self.active[i], p) for i, p in zip(ids, passes, strict=True)]
+            self.overlap.sent(alone=len(self.steps) == 1)
         output = DllmSchedulerOutput(
             scheduled_new_reqs=[],  # a batch says all there is to know: the worker keeps no request
             scheduled_cached_reqs=CachedRequestData.make_empty(),
@@ -98,6 +132,7 @@ class DllmScheduler(Scheduler):
             free_encoder_mm_hashes=[],
             batch=pack(passes, self._all_pages(due), self.wipe) if due else None,
             step=self.current_step,
+            queued=self.queued,
         )
         self.finished_req_ids = set()
         if output.batch is not None:
@@ -116,8 +151,8 @@ class DllmScheduler(Scheduler):
         request.num_in_flight_tokens += planned.tokens
         return planned
 
-    def _choose(self) -> tuple[list[Request], list[Request]]:
-        """The running requests whose pass is in this step, and those that are left out of it for want of room.
+    def _choose(self, most: int) -> tuple[list[Request], list[Request]]:
+        """The running requests whose pass is in this step, at most so many, and those that are left out of it.
 
         Those that have been left out longest come first, then the refreshes whose mark is oldest. A refresh that
         does not fit goes on with a partial pass instead, as long as its `dllm_max_delay` lasts.
@@ -136,6 +171,9 @@ class DllmScheduler(Scheduler):
         due: list[Request] = []
         left_out: list[Request] = []
         for request, running, next_pass in planned:
+            if len(due) == most:
+                left_out.append(request)
+                continue
             if next_pass.most_tokens > budget:
                 next_pass = running.decoding.postpone(next_pass) or next_pass
                 running.planned = next_pass
@@ -148,15 +186,14 @@ class DllmScheduler(Scheduler):
                 budget -= next_pass.most_tokens
         return due, left_out
 
-    def _admit(self, budget: int) -> list[Request]:
-        """Waiting requests, in their order, as long as slots and `budget` last."""
+    def _admit(self, budget: int, most: int) -> list[Request]:
+        """At most so many waiting requests, in their order, as long as slots and `budget` last."""
         admitted: list[Request] = []
-        while self.waiting:
+        while self.waiting and len(admitted) < most:
             request = self.waiting.peek_request()
             settings = self.settings.of_request(request.sampling_params.extra_args)
             text = given_text(request.sampling_params.extra_args)
-            canvas_len = request.num_prompt_tokens + request.max_tokens + len(text.suffix)
-            canvases = 2 if settings.cfg_scale else 1
+            canvases, canvas_len = self._canvases(request)
             room = self.max_num_active_reqs - len(self.running) - len(admitted) - len(self.seconds)
             if canvases > room or canvases * canvas_len > budget:
                 break
@@ -234,6 +271,7 @@ class DllmScheduler(Scheduler):
         failed: list[Request] = []
         if scheduler_output.batch is not None:
             assert isinstance(model_runner_output, DllmModelRunnerOutput)
+            self.overlap.came(len(model_runner_output.req_ids), len(self.running), alone=len(self.steps) == 1)
             broken = self._observe(scheduler_output, model_runner_output)
             self.counts.count("failed_requests", len(broken))
             failed = end_failed(self, broken)
@@ -249,24 +287,29 @@ class DllmScheduler(Scheduler):
         broken: dict[str, str] = {}
         starts = batch.read_starts.tolist()
         output.sampled_token_ids = []
-        for i, (req_id, running, done) in enumerate(self.steps.pop(step.step)):
-            tokens: list[int] = []
+        going: dict[int, tuple[Decoding, Observation]] = {}  # by their places: those whose pass is to be finished
+        step_passes = self.steps.pop(step.step)
+        for i, (req_id, running, done) in enumerate(step_passes):
             second = batch.guidance[i].entry if i in batch.guidance else None
             seen = observation.of_request(i, starts[i], starts[i + 1], done.reads, second)
             if self.active.get(req_id) is not running:  # it ended while its pass ran
                 if not seen.finite:
                     tables = batch.block_table[[i] if second is None else [i, second]]
                     self._wipe(p for p in tables.ravel().tolist() if not self._is_held(p))
+                continue
+            running.in_flight = False
+            if running.mixed(done, output.weights):
+                running.planned = running.decoding.redo()
             else:
-                running.in_flight = False
-                decoding = running.decoding
+                going[i] = running.decoding, seen
+        chosen = choose_together(going)
+        for i, (req_id, _, done) in enumerate(step_passes):
+            tokens: list[int] = []
+            if i in going:
+                decoding, seen = going[i]
                 first = decoding.sent
-                if running.mixed(done, output.weights):
-                    running.planned = decoding.redo()
-                    output.sampled_token_ids.append([])
-                    continue
                 try:
-                    finished = decoding.finish(done, seen)
+                    finished = decoding.finish(done, seen, chosen.get(i))
                 except NotFinite as why:
                     broken[req_id] = str(why) or NOT_FINITE
                     for pages in self._all_pages([self.requests[req_id]]):

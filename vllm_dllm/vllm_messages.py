@@ -17,6 +17,7 @@ BLOCK = "vllm_dllm_block_length"
 class DllmSchedulerOutput(SchedulerOutput):
     batch: Batch | None = None  # None if no pass is due
     step: int = 0  # which of the scheduler's steps this is
+    queued: bool = False  # whether vLLM asks for the output later, by `sample_tokens`
 
 
 @dataclass

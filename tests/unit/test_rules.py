@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
 from decoding_helpers import full_scores, new_canvas, observe, select, unmask
 
 from vllm_dllm.unmasking.base import top
 from vllm_dllm.unmasking.entropy_bound import EntropyBound
 from vllm_dllm.unmasking.factor import Factor
 from vllm_dllm.unmasking.threshold import Threshold
+from vllm_dllm.unmasking.together import select_together
 from vllm_dllm.unmasking.tokens_per_step import TokensPerStep
 
 # ---- threshold ----
@@ -136,3 +138,33 @@ def test_every_rule_unmasks_something_in_every_pass():
                 chosen = rule.select(canvas, full_scores(canvas, seen.confidence), seen, None)
                 assert len(chosen) and set(chosen.tolist()) <= set(canvas.candidates.tolist())
                 unmask(canvas, chosen - canvas.prompt_len)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_rules_that_are_asked_together_select_what_each_selects_alone(seed):
+    """Canvases of all sizes, some of them partly decoded; scores that are often equal."""
+    rng = np.random.default_rng(seed)
+    asked, want = [], []
+    for _ in range(int(rng.integers(1, 20))):
+        rule = [Threshold(0.7), Threshold(0.0), TokensPerStep(int(rng.integers(1, 9))), Factor(0.6)][rng.integers(4)]
+        canvas = new_canvas(int(rng.integers(1, 60)), int(rng.integers(1, 40)), int(rng.integers(1, 9)))
+        if len(canvas.candidates) > 2:
+            unmask(canvas, rng.choice(canvas.candidates - canvas.prompt_len, 2, replace=False))
+        confidence = rng.random(len(canvas.candidates)).astype(np.float32)
+        if rng.random() < 0.5:
+            confidence = np.round(confidence, 1)
+        asked.append((rule, canvas, confidence))
+        want.append(select(rule, canvas, confidence))
+    got = [chosen - canvas.prompt_len for chosen, (_, canvas, _) in zip(select_together(asked), asked, strict=True)]
+    assert [chosen.tolist() for chosen in got] == want
+
+
+def test_top_lets_equal_scores_fall_as_torch_does():
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        canvas = new_canvas(int(rng.integers(1, 90)), prompt_len=7)
+        scores = full_scores(canvas, np.round(rng.random(canvas.gen_length), int(rng.integers(1, 4))))
+        n = int(rng.integers(0, canvas.gen_length + 1))
+        for whole, start in ((False, 7), (True, 0)):
+            want = torch.topk(torch.from_numpy(scores[start:]), n).indices.numpy() + start
+            assert top(canvas, scores, n, whole).tolist() == want.tolist()

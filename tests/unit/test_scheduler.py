@@ -7,13 +7,17 @@ import pytest
 from common import CHECKPOINTS, MASK
 from vllm import SamplingParams
 from vllm.engine.arg_utils import EngineArgs
+from vllm.v1.core.sched.interface import PauseState
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
 from vllm.v1.request import Request, RequestStatus
 from vllm.v1.structured_output import StructuredOutputManager
 
 import vllm_dllm
+from vllm_dllm.engine_config import allow_overlap
 from vllm_dllm.messages import StepObservation
+from vllm_dllm.options import SettingError
+from vllm_dllm.overlap import Overlap
 from vllm_dllm.vllm_messages import DllmModelRunnerOutput
 
 PROMPT, PAGES, PAGE = 5, 64, 32
@@ -27,7 +31,12 @@ def config():
         dtype="float32",
         max_model_len=256,
         max_num_batched_tokens=512,
-        additional_config={"dllm_cache": "dual", "dllm_block_length": 16, "dllm_tokens_per_step": 4},
+        additional_config={
+            "dllm_cache": "dual",
+            "dllm_block_length": 16,
+            "dllm_tokens_per_step": 4,
+            "dllm_overlap": "off",
+        },
     ).create_engine_config()
 
 
@@ -210,6 +219,101 @@ def test_the_pages_of_an_aborted_request_without_finite_numbers_are_wiped(schedu
     scheduler.finish_requests("b", RequestStatus.FINISHED_ABORTED)
     scheduler.update_from_output(step, answer(step, broken=("b",)))
     assert set(pages) <= set(scheduler.schedule().batch.wipe)
+
+
+def test_overlap_is_there_where_the_executor_comes_back_before_a_step_is_computed(config, monkeypatch):
+    monkeypatch.setattr(config.parallel_config, "distributed_executor_backend", "uni")
+    with pytest.raises(SettingError, match="^dllm_overlap='on' is not allowed with distributed_executor_backend='uni'"):
+        allow_overlap(config, "on")
+    assert allow_overlap(config, "auto") == "off" and config.max_concurrent_batches == 1
+    monkeypatch.setattr(config.parallel_config, "distributed_executor_backend", "mp")
+    for choice, steps in [("auto", 2), ("on", 2), ("off", 1)]:
+        assert allow_overlap(config, choice) == choice and config.max_concurrent_batches == steps
+
+
+@pytest.fixture
+def by_turns(scheduler):
+    scheduler.overlap = Overlap("on")
+    return scheduler
+
+
+def test_half_of_the_requests_are_in_a_step_and_the_others_in_the_next(by_turns):
+    for i in "abcde":
+        add(by_turns, i)
+    first = by_turns.schedule()
+    assert list(first.num_scheduled_tokens) == ["a", "b", "c"] and by_turns.has_requests()
+    second = by_turns.schedule()
+    assert list(second.num_scheduled_tokens) == ["d", "e"]
+    assert not by_turns.has_requests(), "nothing more can go out: vLLM is to wait"
+    finish(by_turns, first)
+    assert by_turns.has_requests()
+    third = by_turns.schedule()
+    assert list(third.num_scheduled_tokens) == ["a", "b", "c"]
+    finish(by_turns, second)
+    finish(by_turns, third)
+    assert by_turns.has_requests()
+
+
+def test_sets_of_unequal_size_even_out(by_turns):
+    for i in "abcdef":
+        add(by_turns, i)
+    first, second = by_turns.schedule(), by_turns.schedule()
+    for i in "ef":
+        by_turns.finish_requests(i, RequestStatus.FINISHED_ABORTED)
+    finish(by_turns, first)
+    third = by_turns.schedule()
+    assert list(third.num_scheduled_tokens) == ["a", "b"], "half of the four that are left"
+    finish(by_turns, second)
+    assert sorted(by_turns.schedule().num_scheduled_tokens) == ["c", "d"]
+    finish(by_turns, third)
+
+
+def test_one_request_makes_no_empty_steps(by_turns):
+    """With a step in flight vLLM asks whether there is more to send, and must hear that there is not."""
+    add(by_turns, "a")
+    while by_turns.has_requests():
+        step = by_turns.schedule()
+        if step.batch is None:
+            assert not by_turns.requests, "only to tell that the last request has ended"
+            break
+        assert not by_turns.has_requests()
+        finish(by_turns, step)
+    assert not by_turns.requests
+
+
+def test_a_request_that_comes_while_a_step_is_in_flight_is_in_the_next_if_there_is_room(by_turns):
+    add(by_turns, "a")
+    first = by_turns.schedule()
+    add(by_turns, "b")
+    assert by_turns.has_requests()
+    assert list(by_turns.schedule().num_scheduled_tokens) == ["b"]
+    for i in range(PAGES):
+        add(by_turns, f"long {i}", max_tokens=200)
+    while by_turns.has_requests():
+        assert by_turns.schedule().batch is not None, "an empty step"
+    assert by_turns.waiting
+    finish(by_turns, first)
+
+
+def test_nothing_goes_out_beside_a_step_in_flight_while_paused(by_turns):
+    for i in "abcd":
+        add(by_turns, i)
+    first = by_turns.schedule()
+    by_turns.set_pause_state(PauseState.PAUSED_ALL)
+    assert not by_turns.has_requests()
+    finish(by_turns, first)
+    assert not by_turns.has_requests()
+    by_turns.set_pause_state(PauseState.UNPAUSED)
+    assert by_turns.has_requests()
+
+
+def test_without_turns_nothing_goes_out_beside_a_step_in_flight(scheduler):
+    add(scheduler, "a")
+    first = scheduler.schedule()
+    add(scheduler, "b")
+    assert not scheduler.has_requests()
+    finish(scheduler, first)
+    assert list(scheduler.schedule().num_scheduled_tokens) == ["a", "b"]
 
 
 def test_tokens_are_the_masks_until_they_are_unmasked(scheduler):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from decoding_helpers import new_canvas, observe, unmask
 
-from vllm_dllm.unmasking.scores import certainty_density, defer, score
+from vllm_dllm.unmasking.scores import LaterCertainty, certainty_densities, defer, response_certainty, score
 
 
 def density_by_sum(known: np.ndarray, sigma: float) -> np.ndarray:
@@ -24,7 +24,7 @@ def test_density_is_its_sum(seed):
     n = int(rng.integers(1, 200))
     known = rng.random(n) < rng.random()
     for sigma in (0.01, 0.5, 3.0, 10.0, 50.0):
-        got = certainty_density(known, sigma)
+        got = certainty_densities(known[None], sigma)[0]
         assert got.dtype == np.float32
         np.testing.assert_allclose(got, density_by_sum(known, sigma), atol=2e-5)
 
@@ -32,21 +32,21 @@ def test_density_is_its_sum(seed):
 def test_density_by_hand():
     """A width far below one token: a position's density is whether it is known."""
     known = np.array([True, False, True, False])
-    np.testing.assert_allclose(certainty_density(known, 0.01), [1, 0, 1, 0], atol=1e-6)
+    np.testing.assert_allclose(certainty_densities(known[None], 0.01)[0], [1, 0, 1, 0], atol=1e-6)
     # g(0) = 1, g(1) = e^-1/2, g(2) = e^-2, g(3) = e^-4.5, ...; left of the response all is known
     g = np.exp(-(np.arange(0, 30) ** 2) / 2)
     total = g[0] + 2 * g[1:].sum()
     known = np.zeros(20, bool)
     known[[0, 2]] = True
     # position 1: all to its left, and position 2
-    np.testing.assert_allclose(certainty_density(known, 1.0)[1], (g[1:].sum() + g[1]) / total, atol=1e-6)
+    np.testing.assert_allclose(certainty_densities(known[None], 1.0)[0][1], (g[1:].sum() + g[1]) / total, atol=1e-6)
 
 
 def test_right_of_the_response_counts_as_its_last_position():
     known = np.zeros(16, bool)
-    assert certainty_density(known, 2.0)[-1] < 0.01
+    assert certainty_densities(known[None], 2.0)[0][-1] < 0.01
     known[-1] = True
-    assert certainty_density(known, 2.0)[-1] > 0.5
+    assert certainty_densities(known[None], 2.0)[0][-1] > 0.5
 
 
 def test_scores_of_each_kind():
@@ -97,3 +97,19 @@ def test_deferred_candidates_rank_below_all_others():
     scores = score("random", canvas, None, None, np.full(6, -1e30, np.float32))
     defer(scores, seen, np.asarray([14]))
     assert scores[4] < scores[3] and np.isfinite(scores[4])
+
+
+def test_certainties_that_are_wanted_later_are_those_of_one_canvas_alone():
+    """Bit for bit: where two positions are equally sure, the rounding decides which comes first."""
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        length, sigma = int(rng.integers(1, 300)), float(rng.choice([0.5, 3.0, 10.0]))
+        canvases = [new_canvas(length) for _ in range(int(rng.integers(1, 70)))]
+        for canvas in canvases:
+            unmask(canvas, np.flatnonzero(rng.random(length) < rng.random()))
+        wanted = [LaterCertainty(canvas, sigma) for canvas in canvases]
+        other = LaterCertainty(new_canvas(length + 1), sigma)
+        alone = [response_certainty(canvas, sigma) for canvas in canvases]
+        for got, want in zip(reversed(wanted), reversed(alone), strict=True):
+            assert got.value().tobytes() == want.tobytes()
+        assert len(other.value()) == length + 1

@@ -108,7 +108,8 @@ def test_an_unknown_setting_is_refused():
 
 @pytest.mark.parametrize("key", [key for key, option in options().items() if option.server_only])
 def test_a_setting_of_the_server_is_refused_in_a_request(key):
-    value = {int: 64, str: "/dev/null", bool: True}[options()[key].type]
+    option = options()[key]
+    value = option.choices[0] if option.choices else {int: 64, str: "/dev/null", bool: True}[option.type]
     assert f"{key}={value!r} is not allowed in a request" in refusal({key: value})
 
 

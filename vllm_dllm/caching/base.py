@@ -84,4 +84,4 @@ class CachePolicy(ABC):
 
     def rows(self, positions: np.ndarray) -> np.ndarray:
         """int32: the canvas rows that predict `positions`."""
-        return (positions + self.row_shift).astype(np.int32)
+        return (positions + self.row_shift if self.row_shift else positions).astype(np.int32)

@@ -10,7 +10,7 @@ from vllm_dllm.canvas import Canvas
 from vllm_dllm.options import Option, SettingError
 from vllm_dllm.probes.rollout import Rollout
 from vllm_dllm.unmasking.base import top
-from vllm_dllm.unmasking.scores import raw_scores, response_certainty
+from vllm_dllm.unmasking.scores import LaterCertainty, raw_scores
 
 ROLLOUT_P = Option("rollout_p", float, 0.4, "share of the attention rollout that is computed", low=0, high=1)
 CURRENT_K = Option("current_k", int, 32, "masked positions that a pass computes", low=1)
@@ -54,6 +54,9 @@ class D2(CachePolicy):
         self.inflate_w = inflate_w
         self.first_scores: np.ndarray | None = None
         self.chosen: np.ndarray | None = None  # bool, one for each canvas position: the next pass
+        self.certainty: LaterCertainty | None = None  # after the last pass, whose stages wait for the next one's `mark`
+        self.unmasked = np.empty(0, np.int64)  # by the last pass
+        self.importance = np.empty(0, np.float32)  # in the last pass
         self.again = False  # the next pass is like the first
         self.known = 0  # how far the canvas existed in the last pass
 
@@ -65,6 +68,9 @@ class D2(CachePolicy):
             )
 
     def mark(self, canvas, pages):
+        if self.certainty is not None:
+            self.chosen = self._stages(canvas, self.certainty.value())
+            self.certainty = None
         self.candidates = canvas.candidates  # before the pass
         if self.chosen is not None and self.known < canvas.end:  # the canvas has grown: what is new is computed anyway
             self.chosen[self.known + self.row_shift : canvas.end] = True
@@ -116,29 +122,38 @@ class D2(CachePolicy):
             self.first_scores = np.full(canvas.length, np.nan, np.float32)
         new = np.isnan(self.first_scores[seen.positions])
         self.first_scores[seen.positions[new]] = raw_scores(seen.score, seen)[new]
-        certain = self._certain(canvas, self.first_scores)
-        chosen = np.zeros(canvas.length, bool)
-        chosen[self.rows(certain[certain + self.row_shift >= canvas.prompt_len])] = True
-        chosen[unmasked] = True
-        chosen[: self.known] |= nucleus(seen.signals["importance"], self.rollout_p, ~chosen[: self.known])
-        if self.row_shift:  # the last prompt row: stage 1 alone decides, not the rollout
-            chosen[canvas.prompt_len - 1] = canvas.prompt_len in certain
-        if self.inflate_w:
-            fill_gaps(chosen, self.inflate_w)
-        self.chosen = None if self.again else chosen
-        self.again = False
+        self.unmasked, self.importance = unmasked, seen.signals["importance"]
+        if self.again:
+            self.chosen, self.again = None, False
+        else:
+            self.certainty = LaterCertainty(canvas, self.sigma)
 
     def start_over(self):
         self.again = True
 
-    def _certain(self, canvas: Canvas, first_scores: np.ndarray) -> np.ndarray:
+    def _stages(self, canvas: Canvas, certainty: np.ndarray) -> np.ndarray:
+        """What the next pass computes: a boolean for each canvas position."""
+        certain = self._certain(canvas, certainty)
+        chosen = np.zeros(canvas.length, bool)
+        chosen[self.rows(certain[certain + self.row_shift >= canvas.prompt_len])] = True
+        chosen[self.unmasked] = True
+        chosen[: self.known] |= nucleus(self.importance, self.rollout_p, ~chosen[: self.known])
+        if self.row_shift:  # the last prompt row: stage 1 alone decides, not the rollout
+            chosen[canvas.prompt_len - 1] = canvas.prompt_len in certain
+        if self.inflate_w:
+            fill_gaps(chosen, self.inflate_w)
+        return chosen
+
+    def _certain(self, canvas: Canvas, certainty: np.ndarray) -> np.ndarray:
         """Stage 1: masked positions."""
+        first_scores = self.first_scores
+        assert first_scores is not None
         masked = canvas.open()
         masked = masked[~np.isnan(first_scores[masked])]  # the others have not been computed yet
         last = masked[self.current_k - 1] if len(masked) >= self.current_k else canvas.response_end - 1
         scored = np.flatnonzero(~np.isnan(first_scores))
         scores = np.full(canvas.length, -np.inf, np.float32)
-        scores[scored] = first_scores[scored] * response_certainty(canvas, self.sigma)[scored - canvas.prompt_len]
+        scores[scored] = first_scores[scored] * certainty[scored - canvas.prompt_len]
         scores[self.candidates] += scores.max()
         scores[~canvas.masked] = -np.inf
         size = len(self.candidates)

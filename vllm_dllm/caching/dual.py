@@ -14,4 +14,5 @@ class Dual(Prefix):
     name = "dual"
 
     def positions(self, canvas):
-        return self.rows(np.arange(*canvas.block))
+        start, stop = canvas.block
+        return np.arange(start + self.row_shift, stop + self.row_shift, dtype=np.int32)

@@ -1,6 +1,5 @@
 """An unmasking rule: which of the candidates become tokens, once a pass is done."""
 
-from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import numpy as np
@@ -11,7 +10,7 @@ from vllm_dllm.messages import Observation
 from vllm_dllm.options import Option
 
 
-class UnmaskingRule(ABC):
+class UnmaskingRule:
     """One request's rule: plain Python over a canvas. It may keep state between passes.
 
     `option` is the setting that chooses it; its value is the constructor's first argument. `options` are further
@@ -23,6 +22,7 @@ class UnmaskingRule(ABC):
     scores: ClassVar[tuple[str, ...]] = ("confidence", "margin", "entropy", "random")  # what it can rank by
     needs_entropy: ClassVar[bool] = False
     needs_blocks: ClassVar[bool] = False  # it cannot go with a sliding window
+    whole: ClassVar[bool] = False  # `top`'s: whether it ranks the whole canvas
     score: str = "confidence"
 
     @property
@@ -30,10 +30,16 @@ class UnmaskingRule(ABC):
         """Whether it draws positions, so that `select` needs a generator."""
         return False
 
-    def check(self, gen_length: int, num_blocks: int, block_length: int) -> None:  # noqa: B027 (most fit every canvas)
+    def check(self, gen_length: int, num_blocks: int, block_length: int) -> None:
         """Raise SettingError if the rule does not fit a canvas of this kind. Called before the first pass."""
 
-    @abstractmethod
+    def number(self, canvas: Canvas, ranked: np.ndarray) -> int:
+        """How many of the candidates to unmask, the best ones; `ranked` are their scores, the largest first.
+
+        Asked once in each pass of a rule that is no more than this number. Others have a `select` of their own.
+        """
+        raise NotImplementedError
+
     def select(
         self, canvas: Canvas, scores: np.ndarray, seen: Observation | None, rng: np.random.Generator | None
     ) -> np.ndarray:
@@ -43,6 +49,13 @@ class UnmaskingRule(ABC):
         `seen` is None where the policy asks before the pass: rules whose choice hangs on it refuse that.
         `rng` is this request's, there if its settings draw positions.
         """
+        ranked = -np.sort(-scores[canvas.candidates])
+        return top(canvas, scores, self.number(canvas, ranked), self.whole)
+
+    @classmethod
+    def ranks(cls) -> bool:
+        """Whether it is no more than a number of the best candidates."""
+        return cls.select is UnmaskingRule.select
 
 
 def top(canvas: Canvas, scores: np.ndarray, n: int, whole: bool = False) -> np.ndarray:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from vllm_dllm.options import Option
-from vllm_dllm.unmasking.base import UnmaskingRule, top
+from vllm_dllm.unmasking.base import UnmaskingRule
 
 
 class Factor(UnmaskingRule):
@@ -19,9 +19,8 @@ class Factor(UnmaskingRule):
     def __init__(self, factor: float):
         self.factor = factor
 
-    def select(self, canvas, scores, seen, rng):
-        best = np.sort(scores[canvas.candidates])[::-1]
-        n = np.arange(1, len(best) + 1, dtype=np.float32)
-        over = np.flatnonzero((n + 1) * (1 - best) >= self.factor)
-        count = over[0] if len(over) else len(best) - 1
-        return top(canvas, scores, max(1, int(count)))
+    def number(self, canvas, ranked):
+        n = np.arange(1, len(ranked) + 1, dtype=np.float32)
+        over = np.flatnonzero((n + 1) * (1 - ranked) >= self.factor)
+        count = over[0] if len(over) else len(ranked) - 1
+        return max(1, int(count))

@@ -1,6 +1,7 @@
 """The score that ranks candidates: a confidence, a margin, a negative entropy, a random number."""
 
 import functools
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -79,23 +80,51 @@ def defer(scores: np.ndarray, seen: Observation, tokens: np.ndarray) -> None:
 
 
 def response_certainty(canvas: Canvas, sigma: float) -> np.ndarray:
-    """`certainty_density` of the canvas's response."""
-    return certainty_density(~canvas.masked[canvas.prompt_len : canvas.response_end], sigma)
+    """`certainty_densities` of the one canvas."""
+    return certainty_densities(_known(canvas)[None], sigma)[0]
 
 
-def certainty_density(known: np.ndarray, sigma: float) -> np.ndarray:
-    """How much of each response position's neighbourhood is known: float32 from 0 to 1.
+class LaterCertainty:
+    """`response_certainty` of a canvas as it is now, wanted later.
+
+    When the first one is, those that wait and are as long are computed with it: one transform of many lines takes little
+    more time than one of one line.
+    """
+
+    _waiting: ClassVar[dict[tuple[int, float], list["LaterCertainty"]]] = {}
+
+    def __init__(self, canvas: Canvas, sigma: float):
+        self.known = _known(canvas)
+        self.key = len(self.known), sigma
+        self.found: np.ndarray | None = None
+        self._waiting.setdefault(self.key, []).append(self)
+
+    def value(self) -> np.ndarray:
+        if self.found is None:
+            together = self._waiting.pop(self.key)
+            densities = certainty_densities(np.stack([one.known for one in together]), self.key[1])
+            for one, density in zip(together, densities, strict=True):
+                one.found = density
+        assert self.found is not None
+        return self.found
+
+
+def _known(canvas: Canvas) -> np.ndarray:
+    return ~canvas.masked[canvas.prompt_len : canvas.response_end]
+
+
+def certainty_densities(known: np.ndarray, sigma: float) -> np.ndarray:
+    """For each line of `known` [lines, response], how much of each position's neighbourhood is known: float32, 0 to 1.
 
     For position i: sum_j known(j) g(i - j) / sum_j g(i - j), g(d) = exp(-d^2 / (2 sigma^2)), over a line
     three responses long: all left of the response is known, all right of it if its last position is.
     Source: arXiv:2509.23094, Kamichanw/d2Cache. Equal densities are common (a gap's two ends), so their
     order hangs on the rounding of the source's float32 Fourier transform, whose sizes are kept here.
     """
-    n = len(known)
-    line = torch.ones(3 * n)
-    line[n : 2 * n] = torch.from_numpy(known)
-    if not known[-1]:
-        line[2 * n :] = 0
+    count, n = known.shape
+    line = torch.ones(count, 3 * n)
+    line[:, n : 2 * n] = torch.from_numpy(known)
+    line[:, 2 * n :].masked_fill_(~torch.from_numpy(known[:, -1:].copy()), 0)
     kernel, weight = _kernel(n, sigma)
     return (_smooth(line, kernel) / weight).numpy()
 
@@ -111,4 +140,4 @@ def _kernel(n: int, sigma: float) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _smooth(signal: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
     n = len(kernel) // 6
-    return torch.fft.ifft(torch.fft.fft(signal, n=6 * n) * kernel).real[n : 2 * n]
+    return torch.fft.ifft(torch.fft.fft(signal, n=6 * n) * kernel).real[..., n : 2 * n]

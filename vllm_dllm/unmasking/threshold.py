@@ -3,7 +3,7 @@
 import numpy as np
 
 from vllm_dllm.options import Option
-from vllm_dllm.unmasking.base import UnmaskingRule, top
+from vllm_dllm.unmasking.base import UnmaskingRule
 
 
 class Threshold(UnmaskingRule):
@@ -15,6 +15,5 @@ class Threshold(UnmaskingRule):
     def __init__(self, threshold: float):
         self.threshold = np.float32(threshold)
 
-    def select(self, canvas, scores, seen, rng):
-        chosen = np.flatnonzero(scores >= self.threshold)
-        return chosen if len(chosen) else top(canvas, scores, 1)
+    def number(self, canvas, ranked):
+        return max(1, int(np.count_nonzero(ranked >= self.threshold)))

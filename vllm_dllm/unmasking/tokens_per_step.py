@@ -1,7 +1,7 @@
 """A fixed number of tokens each pass. Source: `num_transfer_tokens` of Kamichanw/d2Cache."""
 
 from vllm_dllm.options import Option
-from vllm_dllm.unmasking.base import UnmaskingRule, top
+from vllm_dllm.unmasking.base import UnmaskingRule
 
 
 class TokensPerStep(UnmaskingRule):
@@ -12,5 +12,5 @@ class TokensPerStep(UnmaskingRule):
     def __init__(self, tokens_per_step: int):
         self.tokens_per_step = tokens_per_step
 
-    def select(self, canvas, scores, seen, rng):
-        return top(canvas, scores, min(self.tokens_per_step, len(canvas.candidates)))
+    def number(self, canvas, ranked):
+        return min(self.tokens_per_step, len(ranked))

@@ -16,7 +16,7 @@ from vllm.utils.mem_utils import DeviceMemoryProfiler
 from vllm.utils.torch_utils import async_tensor_h2d
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.kv_cache_interface import KVCacheConfig, KVCacheSpec
-from vllm.v1.outputs import EMPTY_MODEL_RUNNER_OUTPUT, ModelRunnerOutput
+from vllm.v1.outputs import EMPTY_MODEL_RUNNER_OUTPUT, AsyncModelRunnerOutput, ModelRunnerOutput
 from vllm.v1.worker.gpu.attn_utils import (
     build_attn_metadata,
     build_slot_mappings_by_layer,
@@ -28,13 +28,13 @@ from vllm.v1.worker.gpu.cudagraph_utils import CudaGraphManager, profile_cudagra
 from vllm.v1.worker.utils import clear_layer_kv_caches
 from vllm.v1.worker.workspace import lock_workspace
 
-from vllm_dllm.messages import Batch, Edits, Guidance, Readout, StepObservation
+from vllm_dllm.messages import Batch, Edits, Guidance, Readout
 from vllm_dllm.models import family_of
 from vllm_dllm.vllm_messages import BLOCK, HIDDEN_CACHE, DllmModelRunnerOutput, DllmSchedulerOutput
 from vllm_dllm.worker.buffers import Inputs, Shape, StepBuffers
 from vllm_dllm.worker.graphs import Forward, Graphs, give_up, graph_mode
 from vllm_dllm.worker.layerwise import LayerwiseForward
-from vllm_dllm.worker.readout import CHUNK, LINES, Reader
+from vllm_dllm.worker.readout import CHUNK, LINES, Reader, Reading
 
 
 class DllmModelRunner:
@@ -51,6 +51,7 @@ class DllmModelRunner:
         self.max_tokens = vllm_config.scheduler_config.max_num_batched_tokens
         self.max_num_reqs = vllm_config.scheduler_config.max_num_seqs
         self.kv_caches: dict[str, Any] = {}
+        self.launched: Launched | None = None  # the step whose output vLLM has not asked for
         model = vllm_config.model_config
         self.reader = Reader(family_of(model).sampler, model.hf_config.mask_token_id, device)
 
@@ -212,11 +213,22 @@ class DllmModelRunner:
     def maybe_remove_all_loras(self, lora_config: None) -> None:
         """There are none."""
 
-    def execute_model(self, scheduler_output: SchedulerOutput, intermediate_tensors: None = None) -> ModelRunnerOutput:
+    def execute_model(
+        self, scheduler_output: SchedulerOutput, intermediate_tensors: None = None
+    ) -> ModelRunnerOutput | None:
         if not scheduler_output.total_num_scheduled_tokens:
             return EMPTY_MODEL_RUNNER_OUTPUT
         assert isinstance(scheduler_output, DllmSchedulerOutput)
-        return self.run(scheduler_output.batch, list(scheduler_output.num_scheduled_tokens))
+        launched = self.run(scheduler_output.batch, list(scheduler_output.num_scheduled_tokens))
+        if not scheduler_output.queued:
+            return launched.get_output()
+        self.launched = launched
+        return None
+
+    def sample_tokens(self, grammar_output: None) -> "Launched | None":
+        """The output of the step just launched, which may be on its way; None if there is none, because it failed."""
+        launched, self.launched = self.launched, None
+        return launched
 
     def update_max_model_len(self, max_model_len: int) -> None:
         """Nothing here depends on it."""
@@ -252,8 +264,8 @@ class DllmModelRunner:
     # ---- the pass ----
 
     @torch.inference_mode()
-    def run(self, batch: Batch, req_ids: list[str]) -> ModelRunnerOutput:
-        """One step: forward at the query positions, read at the places.
+    def run(self, batch: Batch, req_ids: list[str]) -> "Launched":
+        """One step, launched: forward at the query positions, read at the places.
 
         Every layer writes the keys and values of the query positions into their pages, then attends to
         the whole canvas.
@@ -268,15 +280,11 @@ class DllmModelRunner:
         else:
             graph = self.graphs.choose(batch)
             hidden = self._prepare(self.buffers.fill(batch))() if graph is None else self.graphs.run(batch, graph)
-        output = DllmModelRunnerOutput(req_ids=req_ids, req_id_to_index={r: i for i, r in enumerate(req_ids)})
-        output.weights = self.model.weights
         self._update_tables(batch)
         if len(places) < len(hidden):  # they are ascending: else it is all of them
             hidden = hidden.index_select(0, self._to_device(places))
-        output.observation = self._read(hidden, batch.read_starts, batch.readouts, batch.edits, batch.guidance)
-        if output.observation is not None:  # tensor parallelism: the first rank has it
-            output.observation.signals, output.observation.layer_tokens = signals, layer_tokens
-        return output
+        reading = self._read(hidden, batch.read_starts, batch.readouts, batch.edits, batch.guidance)
+        return Launched(req_ids, reading, self.model.weights, signals, layer_tokens)
 
     def _update_tables(self, batch: Batch) -> None:
         """The classes of tokens that formats admit by stay on the device from step to step."""
@@ -292,9 +300,9 @@ class DllmModelRunner:
         readouts: list[Readout],
         edits: Mapping[int, Edits] | None = None,
         guidance: Mapping[int, Guidance] | None = None,
-    ) -> StepObservation | None:
+    ) -> Reading | None:
         """Hidden states [N, hidden size] through the output head, as many at once as there is room for their logits."""
-        return self.reader.read(
+        return self.reader.start(
             lambda lines: self.model.compute_logits(rows[lines]), read_starts, readouts, edits, guidance
         )
 
@@ -343,3 +351,31 @@ class DllmModelRunner:
 
     def _to_device(self, array: np.ndarray) -> torch.Tensor:
         return async_tensor_h2d(array, self.device)
+
+
+class Launched(AsyncModelRunnerOutput):
+    """A step's output, which the device may still be computing."""
+
+    def __init__(
+        self,
+        req_ids: list[str],
+        reading: Reading | None,  # None on tensor-parallel ranks other than the first
+        weights: int,
+        signals: dict[int, dict[str, Any]],
+        layer_tokens: dict[int, list[int]],
+    ):
+        self.req_ids = req_ids
+        self.reading = reading
+        self.weights = weights
+        self.signals = signals
+        self.layer_tokens = layer_tokens
+
+    def get_output(self) -> ModelRunnerOutput:
+        """Waits for the device."""
+        ids = self.req_ids
+        output = DllmModelRunnerOutput(req_ids=ids, req_id_to_index={r: i for i, r in enumerate(ids)})
+        output.weights = self.weights
+        if self.reading is not None:
+            output.observation = self.reading.observation()
+            output.observation.signals, output.observation.layer_tokens = self.signals, self.layer_tokens
+        return output

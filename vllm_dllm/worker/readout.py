@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,14 +33,19 @@ class Reader:
         self.kernel = _kernel(torch.device(device))
         self.tables: dict[str, torch.Tensor] = {}  # classes of tokens on the device, by what a format calls them
 
-    def read(
+    def read(self, *args: Any, **kwargs: Any) -> StepObservation | None:
+        """What `start` reads, once it is there."""
+        reading = self.start(*args, **kwargs)
+        return None if reading is None else reading.observation()
+
+    def start(
         self,
         head: Callable[[slice], torch.Tensor | None],
         read_starts: np.ndarray,
         readouts: list[Readout],
         edits: Mapping[int, Edits] | None = None,
         guidance: Mapping[int, Guidance] | None = None,
-    ) -> StepObservation | None:
+    ) -> "Reading | None":
         """`head` gives the logits of some of the lines, which may be overwritten; it is asked for a piece at a time.
 
         Request i has lines read_starts[i] to read_starts[i + 1], and `edits` what is done to them first. Before that,
@@ -60,18 +66,20 @@ class Reader:
             if guided:
                 logits = guide(logits, start, stop, head, guided)
             if logits is not None:
-                result = result or _Result(int(read_starts[-1]), logits, readouts)
+                result = result or Reading(int(read_starts[-1]), logits, readouts)
                 if early:
                     apply(logits, start, read_starts, early, self.tables)
                 self._read_piece(logits, start, groups, result, late)
-        return None if result is None else result.observation(readouts)
+        if result is not None:
+            result.leave()
+        return result
 
     def _read_piece(
         self,
         logits: torch.Tensor,
         first_line: int,
         groups: list[Group],
-        result: "_Result",
+        result: "Reading",
         late: Mapping[int, Edits],
     ) -> None:
         """The logits are those from `first_line` on, in any float dtype: only chunks of them become float32."""
@@ -152,8 +160,8 @@ class Reader:
         return best
 
 
-class _Result:
-    """What is read of N lines, on the device.
+class Reading:
+    """What is read of N lines, on the device and then on its way to the host.
 
     packed     int32 [5, N]: token, then the bits of confidence, margin and entropy in float32, and whether the line is
                broken (see `_set_aside`). Margin and entropy are zeros where nobody wants them.
@@ -166,19 +174,25 @@ class _Result:
         self.doubles = logits.new_zeros(count, dtype=torch.float64) if any(r.confidence64 for r in readouts) else None
         self.logprobs: dict[int, list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]] = {}
         self.vocab_size = logits.shape[-1]
+        self.margin, self.entropy = any(r.margin for r in readouts), any(r.entropy for r in readouts)
 
-    def observation(self, readouts: list[Readout]) -> StepObservation:
+    def leave(self) -> None:
+        """All is read: the copy to the host begins."""
         tensors = [self.packed] if self.doubles is None else [self.packed, self.doubles]
         for parts in self.logprobs.values():
             tensors += [torch.cat(part) for part in zip(*parts, strict=True)]
-        arrays = iter(HostCopy(tensors).arrays())
+        self.copy = HostCopy(tensors)
+
+    def observation(self) -> StepObservation:
+        """On the host, once it is there."""
+        arrays = iter(self.copy.arrays())
         packed = next(arrays)
         values = packed[1:4].view(np.float32)
         return StepObservation(
             tokens=packed[0],
             confidence=values[0],
-            margin=values[1] if any(r.margin for r in readouts) else None,
-            entropy=values[2] if any(r.entropy for r in readouts) else None,
+            margin=values[1] if self.margin else None,
+            entropy=values[2] if self.entropy else None,
             confidence64=None if self.doubles is None else next(arrays),
             logprobs={i: (next(arrays), next(arrays), next(arrays)) for i in self.logprobs},
             broken=_places(packed[4]),
