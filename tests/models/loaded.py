@@ -76,7 +76,7 @@ class Loaded:
             readouts=[Readout(logprobs=-1)],
         )
         with set_current_vllm_config(self.config):
-            observation = self.runner.run(batch, ["request"]).observation
+            observation = self.runner.run(batch, ["request"]).get_output().observation
         tokens, values, _ = (torch.from_numpy(a) for a in observation.logprobs[0])
         # the chosen token comes first, then the whole vocabulary in order of its probability
         return torch.empty(count, values.shape[1] - 1).scatter_(1, tokens[:, 1:].long(), values[:, 1:])

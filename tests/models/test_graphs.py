@@ -59,7 +59,7 @@ def run(runner, batches: list[Batch]) -> tuple[np.ndarray, ...]:
     """What all batches read, and the keys and values that they leave, from the same ones at the start."""
     for number, cache in enumerate(runner.kv_caches.values()):
         cache.normal_(generator=torch.Generator().manual_seed(number))
-    read = [runner.run(b, [str(i) for i in range(len(b.ends))]).observation for b in batches]
+    read = [runner.run(b, [str(i) for i in range(len(b.ends))]).get_output().observation for b in batches]
     keys = [cache.clone().numpy() for cache in runner.kv_caches.values()]
     return np.concatenate([r.tokens for r in read]), np.concatenate([r.confidence for r in read]), *keys
 
