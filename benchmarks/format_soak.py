@@ -60,7 +60,7 @@ def main() -> int:
             if fault := case.fault(text):
                 faults.append(f"{case}: {fault}")
                 print(faults[-1], flush=True)
-        if sum(kinds.values()) % 1000 < AT_ONCE:
+        if sum(kinds.values()) % 250 < AT_ONCE:
             print(f"{sum(kinds.values())} answers, {len(faults)} invalid", flush=True)
 
     try:

@@ -78,13 +78,21 @@ def _apply_structural_tag(original, self, request):
     return request
 
 
+def _init_tool_parser(original, self, tokenizer, tools=None):
+    original(self, tokenizer, tools)
+    if self.structural_tag_model is not None:
+        self.supports_required_and_named = True  # in JSON, as without structural tags
+
+
 def apply() -> None:
     """For a process that serves one of our models; imports the server's handlers."""
     from vllm.parser.abstract_parser import DelegatingParser
     from vllm.renderers.online_renderer import OnlineRenderer
+    from vllm.tool_parsers.abstract_tool_parser import ToolParser
 
     wrap(OnlineRenderer, "render_chat", _render_chat)
     wrap(OnlineRenderer, "render_completion", _render_completion)
     wrap(OnlineRenderer, "render_responses", _render_responses)
     wrap(AsyncLLM, "add_request", _add_request)
+    wrap(ToolParser, "__init__", _init_tool_parser)
     wrap(DelegatingParser, "_apply_structural_tag", _apply_structural_tag)

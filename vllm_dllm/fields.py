@@ -130,6 +130,6 @@ def _check_tool_choice(choice: Any, tool_parser: Any, auto_tools: bool) -> None:
     elif tool_parser is None:
         why = "the server was not started with --enable-auto-tool-choice and --tool-call-parser"
         raise refusal("tool_choice", choice, "'none'", why)
-    elif not tool_parser.supports_required_and_named:
+    elif not (tool_parser.supports_required_and_named or tool_parser.structural_tag_model):  # request_formats.py
         why = f"the server's tool parser, {tool_parser.__name__}, reads no calls in JSON, which can be guaranteed"
         raise refusal("tool_choice", choice, "'auto' or 'none'", why)
