@@ -1,6 +1,9 @@
 """Given text and horizons over HTTP: an editor's fill-in-the-middle, forms with holes, long answers."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
+from golden_cases import sample
 from served import ANSWER, MAX_MODEL_LEN, MESSAGES, QUESTION, text_prompt
 
 PROMPT = text_prompt(QUESTION)
@@ -72,6 +75,14 @@ def test_a_long_answer_with_a_horizon(client, server):
     server.wait_idle()
     saved = server.metric("vllm_dllm:absent_tokens_total") - before
     assert saved == sum(canvas - computed for computed in trace["query_tokens"])
+
+
+def test_golden_canvases(server, sampling):
+    """Cases of given text and of horizons, eight requests at once."""
+    batch = [case for case in sample("tiny-llada", sampling, 1 / 6) if case.case["source"] in ("infill", "horizon")]
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda case: case.ask(server), batch))
+    sampling.check([case.difference(*answer) for case, answer in zip(batch, answers, strict=True)])
 
 
 CHAT = ("/v1/chat/completions", {"messages": MESSAGES})
