@@ -43,6 +43,8 @@ def settings_of_every_kind(count: int) -> list[dict]:
             settings["dllm_block_length"] = rng.choice(BLOCKS)
         if rng.random() < 0.2:
             settings["dllm_certainty_sigma"] = 8.0
+        if rng.random() < 0.3:
+            settings["dllm_horizon"] = rng.choice((0, 5, 40))
         if allowed(settings):
             found.append(settings)
     return found
@@ -64,6 +66,10 @@ def requests_of_every_kind() -> list[dict]:
             request["temperature"] = rng.choice((0.5, 1.0, 2.0))
         if rng.random() < 0.2:
             request["logprobs"] = 2
+        if rng.random() < 0.3:
+            request["suffix"] = " 3 7"
+        elif "dllm_steps" not in settings and "dllm_scores" not in settings and rng.random() < 0.3:
+            settings["dllm_template"] = ["3 ", request["max_tokens"] - 8, " 7 1", 2]
         body = {"vllm_xargs": settings}
         if rng.random() < 0.3:
             body["ignore_eos"] = True
@@ -83,7 +89,13 @@ def answer_of(completion) -> tuple:
 def test_every_kind_is_there():
     kinds = settings_of_every_kind(64)
     assert {"none", "prefix", "dual"} <= {s["dllm_cache"] for s in kinds}
-    for key in ["dllm_score", *(f"dllm_{rule}" for rule in RULES), "dllm_block_length", "dllm_certainty_sigma"]:
+    for key in [
+        "dllm_score",
+        *(f"dllm_{rule}" for rule in RULES),
+        "dllm_block_length",
+        "dllm_certainty_sigma",
+        "dllm_horizon",
+    ]:
         assert any(key in s for s in kinds), key
 
 
