@@ -34,7 +34,7 @@ def test_engines_share_the_requests_and_answer_as_one(tmp_path, sampling):
         assert sum(passes.values()) == sum(len(trace["query_tokens"]) for _, trace in answers)
 
         processes = tree(server.process.pid)
-        for title, number in (("APIServer", 2), ("DPCoordinator", 1), ("EngineCore", 2), ("Worker", 0)):
+        for title, number in (("APIServer", 2), ("DPCoordinator", 1), ("EngineCore", 2), ("Worker", 2)):
             assert len(titled(title, processes)) == number, [p.cmdline() for p in processes]
         shared = shared_memory(processes)
         server.process.kill()
