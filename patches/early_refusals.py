@@ -29,6 +29,8 @@ def _refuse(engine: Any, prompt: Any, params: Any) -> None:
             encode = validation.encoder(engine.vllm_config, engine.renderer.tokenizer)
             params = _completed(engine.input_processor, params)
             checked = validation.check_request(engine.vllm_config, params, prompt["prompt_token_ids"], encode)
+            if tasks := vars(engine).get("_supported_tasks"):  # a server has asked at its start
+                validation.check_looks(engine.vllm_config, checked.extra_args, tasks)
             format_requests.check_known(engine.vllm_config, params, prompt["prompt_token_ids"], checked)
     except SettingError as e:
         raise validation.Refusal.of(e) from e

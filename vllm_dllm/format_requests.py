@@ -110,12 +110,6 @@ def check(
                 f"{name}={shown(value)} is not allowed with structured_outputs: it must be left out, for the format says "
                 "which tokens there can be"
             )
-    settings = server_settings(config).of_request(checked.extra_args)
-    if getattr(settings, "suppress_eos", False):
-        raise SettingError(
-            "dllm_suppress_eos=True is not allowed with structured_outputs: it must be False, for behind an answer that "
-            "has its format only the end may follow"
-        )
     if checked.max_tokens < built.shortest:
         name = getattr(params.max_tokens, "field", "max_tokens")  # what the client calls it (patches/max_tokens.py)
         raise SettingError(

@@ -12,13 +12,15 @@ from vllm.config import VllmConfig
 from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import BeamSearchParams, SamplingParams
 
+from vllm_dllm.caching.registry import POLICIES
 from vllm_dllm.canvas import Canvas
-from vllm_dllm.catalogue import CFG_SCALE, GEN_LENGTH
+from vllm_dllm.catalogue import CACHE, CFG_SCALE, GEN_LENGTH
 from vllm_dllm.engine_config import model_traits, server_settings
 from vllm_dllm.given_text import NO_TEXT, SUFFIX, TEMPLATE, GivenText, given_text, with_token_ids
 from vllm_dllm.options import SettingError
 from vllm_dllm.param_constraints import check_ends, check_leaves, check_tokens, constraints_of
 from vllm_dllm.settings import Settings
+from vllm_dllm.vllm_messages import LOOKS
 
 ONCE = "a diffusion model unmasks positions in any order, not from left to right"
 UNBUILT = "it is not built for diffusion decoding"
@@ -183,6 +185,17 @@ def encoder(config: VllmConfig, tokenizer: Any) -> Callable[[str], Sequence[int]
         return tokenizer.encode(text, add_special_tokens=False)
 
     return encode
+
+
+def check_looks(config: VllmConfig, extra_args: dict[str, Any] | None, tasks: Sequence[str]) -> None:
+    """Raise SettingError for a policy that looks into the attention where the worker, whose `tasks` vLLM knows, cannot."""
+    policy = server_settings(config).of_request(extra_args).policy
+    if policy.probe_class is not None and LOOKS not in tasks:
+        raise SettingError(
+            f"{CACHE.key}={policy.name!r} is not allowed: it looks into the attention, and the keys of the server's "
+            "attention backend cannot be read (its log says why); it must be one of "
+            + ", ".join(name for name, other in POLICIES.items() if other.probe_class is None)
+        )
 
 
 def check_guidance(config: VllmConfig, scale: float, canvas_len: int) -> None:

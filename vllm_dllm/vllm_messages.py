@@ -9,6 +9,9 @@ from vllm_dllm.messages import Batch, StepObservation
 
 # in `additional_config`, once engine_config.py has been through it: whether the worker keeps every layer's inputs
 HIDDEN_CACHE = "dllm_hidden_cache"
+# among the tasks that the worker supports, which vLLM hands to whoever admits requests: policies that look into the
+# attention, for its backend's keys can be read
+LOOKS = "dllm_looks"
 # likewise: how many positions a block has, which most partial passes compute of each request
 BLOCK = "vllm_dllm_block_length"
 

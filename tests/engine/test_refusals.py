@@ -11,6 +11,8 @@ from vllm.exceptions import VLLMValidationError
 from vllm.lora.request import LoRARequest
 from vllm.sampling_params import BeamSearchParams, StructuredOutputsParams
 
+from vllm_dllm.vllm_messages import LOOKS
+
 PROMPT = as_prompt(head("echo abc"))
 
 # (arguments of SamplingParams, what the message must name: parameter, value, what is allowed)
@@ -88,6 +90,19 @@ def test_elastic_without_its_cache(small):
     message = refusal(small.generate, [PROMPT], params(64, dllm_cache="elastic"))
     check(message, ["dllm_cache='elastic'", "--dllm-cache elastic", "--dllm-hidden-cache"])
     small.check_idle()
+
+
+def test_policies_that_look_where_keys_cannot_be_read(llada, monkeypatch):
+    """The engine is a good one; only what its worker reported at start is another."""
+    core = llada.llm.llm_engine
+    assert LOOKS in core.get_supported_tasks()
+    monkeypatch.setattr(core, "_supported_tasks", ("generate",))
+    for name in ("elastic", "d2"):
+        message = refusal(llada.generate, [PROMPT], params(32, dllm_cache=name))
+        check(message, [f"dllm_cache='{name}' is not allowed", "attention backend", "none, prefix, dual"])
+    (output,) = llada.generate([PROMPT], params(32, dllm_cache="dual"))
+    assert output.outputs[0].text == "abc"
+    llada.check_idle()
 
 
 def test_harmless_values_are_no_refusal(llada):

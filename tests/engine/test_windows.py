@@ -1,16 +1,12 @@
 """A sliding window in the engine: the dense model's tokens and passes, with every policy that has no blocks."""
 
 import random
-import sys
 
 import pytest
-from common import ROOT
+from dense import decode
 from vllm import SamplingParams
 
 from vllm_dllm.caching.registry import POLICIES
-
-sys.path.append(str(ROOT / "tests" / "caching"))
-from dense import decode  # noqa: E402
 
 HERE = [p for p in POLICIES.values() if not p.needs_blocks and p.probe_class is None]
 

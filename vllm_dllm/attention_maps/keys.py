@@ -40,30 +40,32 @@ def key_scale(attention: nn.Module) -> float:
     return attention._k_scale_float if _is_quantised(attention) else 1.0
 
 
-def check_keys(attention: nn.Module, dtype: torch.dtype) -> None:
-    """Raise ValueError, at start, if this backend's keys cannot be read. `dtype` is the model's.
+def why_unreadable(attention: nn.Module, dtype: torch.dtype) -> str | None:
+    """Why this backend's keys cannot be read, None if they can; asked at start. `dtype` is the model's.
 
     The backend writes a page, the first one, which vLLM gives to no request, and it is read back.
     """
     cache = attention.kv_cache
+    if _is_quantised(attention) and attention._k_scale.numel() > 1:
+        return "policies that look into the attention cannot read quantised keys with a scale for each head"
     _, heads, page_size, width = cache.shape
     # small whole numbers, which every dtype can hold
     numbers = torch.arange(page_size * heads * (width // 2), device=cache.device) % 17 - 8
     keys = numbers.view(page_size, heads, width // 2).to(dtype)
     slots = torch.arange(page_size, device=cache.device)
-    error = None
     try:
         attention.impl.do_kv_cache_update(attention, keys * key_scale(attention), keys + 1, cache, slots)
         read = paged_keys(attention)[:1].reshape(heads, page_size, width // 2).transpose(0, 1)
-        if torch.equal(read.float(), keys.float()):
-            return
+        why = "" if torch.equal(read.float(), keys.float()) else "another layout"
     except (AttributeError, KeyError, NotImplementedError, RuntimeError) as e:
-        error = e
-    raise ValueError(
-        f"attention backend {attention.attn_backend.get_name()} with kv_cache_dtype={attention.kv_cache_dtype} is not "
-        "allowed: it lays keys out in a way that policies which look into the attention cannot read; on a GPU, --attention-backend must be "
-        "FLASH_ATTN, TRITON_ATTN, FLASHINFER, FLEX_ATTENTION or CUSTOM, and --kv-cache-dtype auto or fp8"
-    ) from error
+        why = repr(e)
+    if not why:
+        return None
+    return (
+        f"policies that look into the attention cannot read the keys of attention backend "
+        f"{attention.attn_backend.get_name()} with kv_cache_dtype={attention.kv_cache_dtype} ({why}); on a GPU they can with "
+        "--attention-backend FLASH_ATTN, TRITON_ATTN, FLASHINFER, FLEX_ATTENTION or CUSTOM, and --kv-cache-dtype auto or fp8"
+    )
 
 
 def _is_quantised(attention: nn.Module) -> bool:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from vllm.utils.torch_utils import async_tensor_h2d
 
-from vllm_dllm.attention_maps.keys import check_keys, key_scale, paged_keys
+from vllm_dllm.attention_maps.keys import key_scale, paged_keys, why_unreadable
 from vllm_dllm.attention_maps.query_set import QuerySet
 from vllm_dllm.attention_maps.statistics import implementation
 from vllm_dllm.messages import Batch
@@ -24,8 +24,8 @@ class LayerwiseForward:
     """Runs a batch through the model's layers one at a time.
 
     `hidden_cache` is [layers, KV slots, hidden size], the input of every layer at every position when it
-    was last computed; None if no policy that needs it is served. Raises ValueError if keys cannot be read
-    from this attention backend's pages.
+    was last computed; None if no policy that needs it is served. `unreadable` says why keys cannot be read from this
+    attention backend's pages, if so: then no batch may have probes.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class LayerwiseForward:
         self.forward_context = forward_context
         self.hidden_cache = hidden_cache
         self.attention = implementation(device)
-        check_keys(self.layers[0].self_attn.attn, model.model.norm.weight.dtype)
+        self.unreadable = why_unreadable(self.layers[0].self_attn.attn, model.model.norm.weight.dtype)
 
     def __call__(
         self, batch: Batch

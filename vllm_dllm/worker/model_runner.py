@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from vllm.config import VllmConfig
 from vllm.forward_context import set_forward_context
+from vllm.logger import init_logger
 from vllm.model_executor.model_loader import get_model_loader
 from vllm.model_executor.model_loader.reload.inplace import reload_weights
 from vllm.model_executor.offloader import create_offloader, get_offloader, set_offloader
@@ -30,11 +31,13 @@ from vllm.v1.worker.workspace import lock_workspace
 
 from vllm_dllm.messages import Batch, Edits, Guidance, Readout
 from vllm_dllm.models import family_of
-from vllm_dllm.vllm_messages import BLOCK, HIDDEN_CACHE, DllmModelRunnerOutput, DllmSchedulerOutput
+from vllm_dllm.vllm_messages import BLOCK, HIDDEN_CACHE, LOOKS, DllmModelRunnerOutput, DllmSchedulerOutput
 from vllm_dllm.worker.buffers import Inputs, Shape, StepBuffers
 from vllm_dllm.worker.graphs import Forward, Graphs, give_up, graph_mode
 from vllm_dllm.worker.layerwise import LayerwiseForward
 from vllm_dllm.worker.readout import CHUNK, LINES, Reader, Reading
+
+logger = init_logger(f"vllm.{__name__}")
 
 
 class DllmModelRunner:
@@ -93,7 +96,7 @@ class DllmModelRunner:
         return self.model
 
     def get_supported_tasks(self) -> tuple[str, ...]:
-        return ("generate",)
+        return ("generate",) if self.layerwise.unreadable else ("generate", LOOKS)
 
     def get_kv_cache_spec(self) -> dict[str, KVCacheSpec]:
         return get_kv_cache_spec(self.vllm_config)
@@ -141,6 +144,8 @@ class DllmModelRunner:
             self.layerwise = LayerwiseForward(
                 self.model, self.page_size, self.device, self._forward_context, self.hidden_cache
             )
+            if self.layerwise.unreadable:
+                logger.warning("%s. Requests for one are refused.", self.layerwise.unreadable)
 
     def clear_pages(self) -> None:
         """Zero all pages: after sleep their memory is another, and may hold what is no number."""
@@ -192,7 +197,8 @@ class DllmModelRunner:
     @torch.inference_mode()
     def warm_up_kernels(self) -> None:
         """Has the kernels compiled that the profile run has not: those of probes."""
-        self.layerwise.warm_up()
+        if not self.layerwise.unreadable:
+            self.layerwise.warm_up()
 
     def capture_model(self, profile_only: bool = False) -> int:
         """Captures the CUDA graphs, if there are to be any; bytes that they take."""
