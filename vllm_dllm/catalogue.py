@@ -119,8 +119,8 @@ OVERLAP = Option(
     "overlap",
     str,
     "auto",
-    "have two sets of requests in flight by turns, so that scheduling goes on while the model computes; auto: where that "
-    "is measured to be faster",
+    "have two sets of requests in flight by turns, so that scheduling goes on while the model computes; auto: on CPU with "
+    "workers of their own, where that is measured to be faster",
     choices=("auto", "on", "off"),
     server_only=True,
 )
