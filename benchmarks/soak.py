@@ -1,4 +1,4 @@
-"""A soak: many requests of every policy, mixed at random, a fifth of them aborted at random moments.
+"""A soak: many requests of every policy and kind, mixed at random, a fifth of them aborted at random moments.
 
     python benchmarks/soak.py [--requests 2000] [--in-flight 32] [--seed 0]
 
@@ -39,8 +39,48 @@ def pool(rng: random.Random, size: int) -> list[tuple[str, dict]]:
             "ignore_eos": rng.random() < 0.3,
             "extra_args": settings,
         }
+        if rng.random() < 0.6:
+            settings["dllm_horizon"] = rng.choice((0, 8, 32))
+        if rng.random() < 0.2:
+            settings["dllm_cfg_scale"] = rng.choice((0.5, 1.5))
+        rng.choice((give_text, hold_to_a_format, change_logits, lambda *_: None))(rng, params, settings)
         made.append((prompt, params))
     return made
+
+
+def give_text(rng: random.Random, params: dict, settings: dict) -> None:
+    if rng.random() < 0.5:
+        settings["dllm_suffix"] = rng.choice((" 19 23", [7] * 40))
+    if rng.random() < 0.7:
+        settings["dllm_template"] = ["3 7", rng.randint(1, 40), " 15", rng.randint(1, 40)]
+        del params["max_tokens"]
+
+
+def hold_to_a_format(rng: random.Random, params: dict, settings: dict) -> None:
+    from vllm.sampling_params import StructuredOutputsParams
+
+    words = {
+        "type": "object",
+        "properties": {"a": {"type": "integer"}, "b": {"enum": ["x", "yes"]}},
+        "required": ["a", "b"],
+    }
+    asked = rng.choice(
+        ({"regex": "[0-9]{1,3}( [0-9]{1,3}){1,6}"}, {"choice": ["yes", "no", "3 7 11"]}, {"json": words})
+    )
+    params["structured_outputs"] = StructuredOutputsParams(**asked)
+    params["max_tokens"] += 32
+
+
+def change_logits(rng: random.Random, params: dict, settings: dict) -> None:
+    params["repetition_penalty"] = rng.choice((1.0, 1.3))
+    params["frequency_penalty"] = rng.choice((0.0, 0.5))
+    params["logit_bias"] = rng.choice((None, {25: 2.0, 30: -3.0}))
+    params["bad_words"] = rng.choice(([], ["3 7", "abc"]))
+    params["min_tokens"] = rng.choice((0, params["max_tokens"] // 2))
+    params["min_p"] = rng.choice((0.0, 0.05))
+    if settings["dllm_cache"] != "dkv-greedy":
+        settings["dllm_defer_eos"] = rng.random() < 0.5
+    settings["dllm_suppress_eos"] = rng.random() < 0.3
 
 
 def memory(pids: list[int]) -> str:
