@@ -5,14 +5,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from vllm.sampling_params import SamplingParams
 from vllm.v1.core.sched.interface import PauseState
 from vllm.v1.core.sched.output import CachedRequestData
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine import EngineCoreEventType
 from vllm.v1.metrics.stats import SchedulerStats
-from vllm.v1.outputs import LogprobsLists
 from vllm.v1.request import Request, RequestStatus
 
 from vllm_dllm.catalogue import OVERLAP, TRACE
@@ -32,7 +30,7 @@ from vllm_dllm.param_constraints import constraints_of
 from vllm_dllm.passes import Pass
 from vllm_dllm.settings import Settings
 from vllm_dllm.trace import Trace
-from vllm_dllm.vllm_messages import DllmModelRunnerOutput, DllmSchedulerOutput
+from vllm_dllm.vllm_messages import DllmModelRunnerOutput, DllmSchedulerOutput, logprobs_lists
 
 
 @dataclass(eq=False)
@@ -40,6 +38,7 @@ class Running:
     """A running request's decoding, and where its next pass stands."""
 
     decoding: Decoding
+    pages: list[list[int]]  # of its canvas and, with guidance, of its second one: the same until it ends
     planned: Pass | None = None  # the pass that waits for a step
     in_flight: bool = False  # a pass is in a step whose output has not come back
     left_out: int = 0  # steps in a row that had no room for the pass
@@ -119,7 +118,9 @@ class DllmScheduler(Scheduler):
         scheduled = {r.request_id: p.tokens for r, p in zip(due, passes, strict=True)}
         if due:
             ids = scheduled.keys()
-            self.steps[self.current_step] = [(i, self.active[i], p) for i, p in zip(ids, passes, strict=True)]
+            step = [(i, self.active[i], p) for i, p in zip(ids, passes, strict=True)]
+            self.steps[self.current_step] = step
+            tables = [r.pages[0] for _, r, _ in step] + [table for _, r, _ in step for table in r.pages[1:]]
             self.overlap.sent(alone=len(self.steps) == 1)
         output = DllmSchedulerOutput(
             scheduled_new_reqs=[],  # a batch says all there is to know: the worker keeps no request
@@ -130,7 +131,7 @@ class DllmScheduler(Scheduler):
             scheduled_encoder_inputs={},
             finished_req_ids=self.finished_req_ids,
             free_encoder_mm_hashes=[],
-            batch=pack(passes, self._all_pages(due), self.wipe) if due else None,
+            batch=pack(passes, tables, self.wipe) if due else None,
             step=self.current_step,
             queued=self.queued,
         )
@@ -200,7 +201,8 @@ class DllmScheduler(Scheduler):
             if not self._allocate(request, canvases, canvas_len, bool(self.running or admitted)):
                 break
             self.waiting.pop_request()
-            running = self.active[request.request_id] = Running(self._start(request, settings, text))
+            decoding = self._start(request, settings, text)
+            running = self.active[request.request_id] = Running(decoding, self._pages(request))
             running.planned = running.decoding.plan()
             request.status = RequestStatus.RUNNING
             if self.log_stats:
@@ -255,13 +257,10 @@ class DllmScheduler(Scheduler):
             found.append(self.formats.constraint(*carried))
         return found
 
-    def _pages(self, request: Request) -> list[int]:
-        return self.kv_cache_manager.get_block_ids(request.request_id)[0]
-
-    def _all_pages(self, requests: list[Request]) -> list[list[int]]:
-        """The pages of each request, and then those of each second canvas."""
-        seconds = [self.seconds[r.request_id] for r in requests if r.request_id in self.seconds]
-        return [self._pages(r) for r in [*requests, *seconds]]
+    def _pages(self, request: Request) -> list[list[int]]:
+        """The pages of a request's canvas, and then those of its second one."""
+        seconds = [self.seconds[request.request_id]] if request.request_id in self.seconds else []
+        return [self.kv_cache_manager.get_block_ids(r.request_id)[0] for r in (request, *seconds)]
 
     # ---- one step back ----
 
@@ -312,7 +311,7 @@ class DllmScheduler(Scheduler):
                     finished = decoding.finish(done, seen, chosen.get(i))
                 except NotFinite as why:
                     broken[req_id] = str(why) or NOT_FINITE
-                    for pages in self._all_pages([self.requests[req_id]]):
+                    for pages in self.active[req_id].pages:
                         self._wipe(pages)
                 else:
                     self.counts.add_pass(req_id, decoding, done, finished)
@@ -321,7 +320,7 @@ class DllmScheduler(Scheduler):
                         logprobs.append((i, decoding.logprobs[first : decoding.sent]))
             output.sampled_token_ids.append(tokens)
         if logprobs:
-            output.logprobs = _logprobs_lists(logprobs, len(output.req_ids))
+            output.logprobs = logprobs_lists(logprobs, len(output.req_ids))
         return broken
 
     def _wipe(self, pages: Iterable[int]) -> None:
@@ -375,7 +374,8 @@ class DllmScheduler(Scheduler):
         assert running | waiting == set(self.requests), "a request neither runs nor waits"
         pool = self.kv_cache_manager.block_pool
         assert set(self.seconds) == {i for i, r in self.active.items() if r.decoding.second}, "second canvases"
-        held = [page for pages in self._all_pages(self.running) for page in pages]
+        assert all(r.pages == self._pages(self.requests[i]) for i, r in self.active.items()), "pages changed"
+        held = [page for running in self.active.values() for pages in running.pages for page in pages]
         assert len(held) == len(set(held)), "a page belongs to two requests"
         free = pool.get_num_free_blocks()
         usable = pool.num_gpu_blocks - 1  # vLLM keeps page 0 as its null block
@@ -387,18 +387,3 @@ def end_token_ids(params: SamplingParams) -> frozenset[int]:
     """The tokens that end a request's response: the EOS and the checkpoint's further ones, unless they are to be
     ignored, and the request's own."""
     return frozenset((*(params.stop_token_ids or ()), *(i for i in (params.eos_token_id,) if i is not None)))
-
-
-def _logprobs_lists(parts: list[tuple[int, list[Any]]], num_requests: int) -> LogprobsLists:
-    """vLLM's form: rows of all requests one after the other, padded to the most log probabilities asked for with their own token."""
-    rows = [row for _, part in parts for row in part]
-    width = max((len(ids) for ids, _, _ in rows), default=1)
-    ids = np.empty((len(rows), width), np.int32)
-    logprobs = np.empty((len(rows), width), np.float32)
-    for i, (row_ids, row_logprobs, _) in enumerate(rows):
-        ids[i], logprobs[i] = row_ids[0], row_logprobs[0]  # a given token has no others beside it
-        ids[i, : len(row_ids)] = row_ids
-        logprobs[i, : len(row_ids)] = row_logprobs
-    counts = dict((i, len(part)) for i, part in parts)
-    starts = np.cumsum([0] + [counts.get(i, 0) for i in range(num_requests)]).tolist()
-    return LogprobsLists(ids, logprobs, np.asarray([rank for _, _, rank in rows], np.int32), starts)

@@ -200,7 +200,7 @@ def test_a_request_without_finite_numbers_ends_alone(scheduler):
         add(scheduler, i)
     finish(scheduler, scheduler.schedule())
     step = scheduler.schedule()
-    pages = scheduler._pages(scheduler.requests["b"])
+    pages = scheduler.active["b"].pages[0]
     outputs = scheduler.update_from_output(step, answer(step, broken=("b",)))
     (ended,) = [o for o in outputs[0].outputs if o.finish_reason is not None]
     assert ended.request_id == "b" and "not finite" in ended.stop_reason
@@ -215,7 +215,7 @@ def test_the_pages_of_an_aborted_request_without_finite_numbers_are_wiped(schedu
     for i in "ab":
         add(scheduler, i)
     step = scheduler.schedule()
-    pages = scheduler._pages(scheduler.requests["b"])
+    pages = scheduler.active["b"].pages[0]
     scheduler.finish_requests("b", RequestStatus.FINISHED_ABORTED)
     scheduler.update_from_output(step, answer(step, broken=("b",)))
     assert set(pages) <= set(scheduler.schedule().batch.wipe)
