@@ -125,3 +125,12 @@ def test_refused(small, arguments, words):
         small.llm.generate([QUESTION], params(**({"max_tokens": None} | arguments)), use_tqdm=False)
     assert words in str(refused.value)
     small.check_idle()
+
+
+def test_what_is_in_pages_that_were_never_computed_is_nothing_to_a_drift_test(llada):
+    """The canvas grows past given text and suffix at once. Each request gets other pages, which others have used."""
+    text = {"dllm_horizon": 8, "dllm_suffix": " 19 23", "dllm_template": ["3 7", 28, " 15", 22]}
+    asked = params(56, ignore_eos=True, dllm_cache="elastic", **text)
+    prompt = as_prompt(head("echo ajjvtynaqday"))
+    answers = {tuple(token_ids(o)) for _ in range(3) for o in llada.generate([prompt] * 5, asked)}
+    assert len(answers) == 1

@@ -14,10 +14,11 @@ class Elastic(CachePolicy):
     """The tracked tokens, the positions unmasked in the last pass, and the window's masked positions.
 
     The window is the first `window_length` masked positions, instead of a block. In every layer the worker
-    compares the tracked tokens' attention with what it was; where the similarity falls below `gamma`, the
-    rest of the pass computes the whole canvas, from the next layer on. The next tracked tokens are, for
-    each layer, the `track_num` positions that the window attends to most. After an end token is unmasked, masked
-    positions behind it are dropped. LLaDA only, as in the public code. It needs the hidden-state cache.
+    compares the tracked tokens' attention with what it was (of a canvas that has grown, the attention to what was there);
+    where the similarity falls below `gamma`, the rest of the pass computes the whole canvas, from the next layer on. The
+    next tracked tokens are, for each layer, the `track_num` positions that the window attends to most. After an end token
+    is unmasked, masked positions behind it are dropped. LLaDA only, as in the public code. It needs the hidden-state
+    cache.
     """
 
     name = "elastic"
@@ -32,6 +33,7 @@ class Elastic(CachePolicy):
         self.gamma = gamma
         self.track_num = track_num
         self.track = np.empty(0, np.int32)
+        self.known = 0  # how far the canvas existed in the last pass
 
     @classmethod
     def check(cls, rule, score, row_shift):
@@ -48,10 +50,10 @@ class Elastic(CachePolicy):
     def probe(self, canvas):
         masked = np.zeros(canvas.end, bool)
         masked[canvas.open()] = True
-        return Drift(self.track, self.gamma, self.track_num, masked, canvas.candidates)
+        return Drift(self.track, self.known, self.gamma, self.track_num, masked, canvas.candidates)
 
     def observe(self, canvas, pages, seen, unmasked):
-        self.track = seen.signals["tracked"]
+        self.track, self.known = seen.signals["tracked"], pages.computed_to
         if seen.layer_tokens[-1] > seen.layer_tokens[0]:  # the worker widened the pass by itself
             pages.note_refresh("drift")
 

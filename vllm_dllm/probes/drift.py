@@ -16,6 +16,7 @@ class Drift(Probe):
     """
 
     track: np.ndarray  # canvas positions, ascending, among the queries: whose attention is compared
+    known: int  # positions before this had keys before the pass: the attention to them is compared
     gamma: float  # below this similarity the rest of the pass computes the whole canvas
     track_num: int  # how many of each layer's most-attended positions are tracked next
     masked: np.ndarray  # bool, one for each canvas position that exists: these are never tracked

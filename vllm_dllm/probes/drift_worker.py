@@ -34,7 +34,8 @@ class DriftWorker(WorkerProbe):
         forward = self.forward
         self.window_places = forward.places(batch, self.window)
         if self.tracked:
-            self.tracked_queries = forward.attention_queries(batch, self.tracked)
+            known = np.asarray([self.asks[i].known for i in self.tracked], np.int32)
+            self.tracked_queries = forward.attention_queries(batch, self.tracked, known)
             self.tracked_places = forward.places(batch, self.tracked)
             self.tracked_slots = forward.slots(batch, self.tracked)
             self.tracked_positions = forward.tensor(np.concatenate(list(self.tracked.values())))

@@ -34,8 +34,8 @@ class Layers(Protocol):
     def layer_queries(self, number: int, positions: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
         """[N, heads, head size]: a layer's queries at canvas `positions` [N], from its inputs [N, hidden size]."""
 
-    def attention_queries(self, batch: Batch, positions: Positions) -> QuerySet:
-        """The queries at `positions`, whose attention is looked at."""
+    def attention_queries(self, batch: Batch, positions: Positions, ends: np.ndarray | None = None) -> QuerySet:
+        """The queries at `positions`, whose attention to their canvas, or to what is before `ends` in it, is looked at."""
 
     def places(self, batch: Batch, positions: Positions) -> torch.Tensor:
         """Where the positions are among the batch's query positions."""

@@ -133,11 +133,13 @@ class LayerwiseForward:
         """[N, heads, head size]: a layer's queries at canvas `positions` [N], from its inputs [N, hidden size]."""
         return self.model.layer_queries(self.layers[number], positions, hidden)
 
-    def attention_queries(self, batch: Batch, positions: Positions) -> QuerySet:
-        """The queries at `positions`, whose attention is looked at."""
+    def attention_queries(self, batch: Batch, positions: Positions, ends: np.ndarray | None = None) -> QuerySet:
+        """The queries at `positions`, whose attention to their canvas, or to what is before `ends` in it, is looked at."""
         of = list(positions)
         counts = [len(p) for p in positions.values()]
-        return QuerySet(counts, batch.ends[of], batch.block_table[of], self.page_size, self.device)
+        return QuerySet(
+            counts, batch.ends[of] if ends is None else ends, batch.block_table[of], self.page_size, self.device
+        )
 
     def places(self, batch: Batch, positions: Positions) -> torch.Tensor:
         """Where the positions are among the batch's query positions."""
