@@ -13,11 +13,10 @@ import os
 import time
 from collections.abc import Callable
 from functools import wraps
-from pathlib import Path
 
 os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # read when vLLM is imported
 
-from random_model import parameter_count, random_model
+from random_model import add_model, random_model
 from vllm import LLM, SamplingParams
 
 from vllm_dllm.caching import CachePolicy
@@ -52,9 +51,7 @@ class Stopwatch:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument("--model", type=Path, help="folder of a LLaDA checkpoint")
-    model.add_argument("--random", type=parameter_count, metavar="SIZE", help="random weights: 200M")
+    add_model(parser)
     parser.add_argument("--requests", type=int, default=16)
     parser.add_argument("--steps", type=int, default=16, help="passes of a request")
     args = parser.parse_args()

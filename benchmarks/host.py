@@ -25,7 +25,7 @@ from pathlib import Path
 os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # read when vLLM is imported
 
 from pass_cost import engine, llama_folder  # noqa: E402
-from random_model import parameter_count, random_model  # noqa: E402
+from random_model import add_model, random_model  # noqa: E402
 from vllm import LLM, SamplingParams  # noqa: E402
 
 from vllm_dllm.caching.registry import POLICIES  # noqa: E402
@@ -92,9 +92,7 @@ def measure(llm: LLM, clock: Clock, requests: int, params: SamplingParams) -> tu
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument("--model", type=Path, help="folder of a LLaDA checkpoint")
-    model.add_argument("--random", type=parameter_count, metavar="SIZE", help="random weights: 200M")
+    add_model(parser)
     parser.add_argument("--policies", default="none,dual,entropy,elastic,d2", help="with commas")
     parser.add_argument("--concurrency", default="1,16,64", help="requests in flight, with commas")
     parser.add_argument("--tokens", type=int, default=4, help="tokens a pass")

@@ -17,7 +17,7 @@ import time
 from collections import deque
 from pathlib import Path
 
-from random_model import parameter_count, random_model
+from random_model import add_model, random_model
 from vllm import LLM, SamplingParams
 
 CHOICES = ("off", "on", "auto")
@@ -27,9 +27,7 @@ IDLE = 1.5  # seconds until vLLM's processes stop polling, so that the other eng
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument("--model", type=Path, help="folder of a checkpoint")
-    model.add_argument("--random", type=parameter_count, metavar="SIZE", help="random weights: 200M")
+    add_model(parser)
     parser.add_argument("--policies", default="dual,entropy", help="with commas")
     parser.add_argument("--concurrency", default="1,16,64", help="requests in flight, with commas")
     parser.add_argument("--tokens", type=int, default=4, help="tokens a pass")

@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from random_model import parameter_count, random_model
+from random_model import add_model, random_model
 from vllm import LLM, SamplingParams
 
 CANVAS = 512
@@ -29,9 +29,7 @@ IDLE = 1.5  # seconds until vLLM's processes stop polling, so that the other eng
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument("--model", type=Path, help="folder of a LLaDA checkpoint")
-    model.add_argument("--random", type=parameter_count, metavar="SIZE", help="random weights: 200M")
+    add_model(parser)
     parser.add_argument("--concurrency", default="1,16", help="requests in flight, with commas")
     parser.add_argument("--block-length", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)

@@ -1,5 +1,6 @@
 """LLaDA checkpoints of random weights, of a chosen size, in the official layout."""
 
+import argparse
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,13 @@ SHAPES = {
 def parameter_count(text: str) -> int:
     """200M, 1B: so many parameters."""
     return int(float(text[:-1]) * {"M": 1e6, "B": 1e9}[text[-1]])
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """The two options that say which model is measured."""
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--model", type=Path, help="folder of a LLaDA checkpoint")
+    model.add_argument("--random", type=parameter_count, metavar="SIZE", help="random weights: 200M")
 
 
 def random_model(parameters: int, cache: Path = CACHE) -> Path:

@@ -46,7 +46,7 @@ def _process_inputs(original, self, request_id, prompt, params, *args, resumable
         encode = validation.encoder(self.vllm_config, self.tokenizer)
         checked = validation.check_request(self.vllm_config, own, request.prompt_token_ids, encode)
         own.max_tokens, own.extra_args = checked.max_tokens, checked.extra_args
-        validation.check_looks(self.vllm_config, own.extra_args, kwargs.get("supported_tasks") or args[0])
+        validation.check_looks(checked.settings.policy, kwargs.get("supported_tasks") or args[0])
         if asked is not None:
             built = format_requests.builder_of(self.model_config).submit(asked).result()
             format_requests.check(self.vllm_config, own, built, request.prompt_token_ids, checked)

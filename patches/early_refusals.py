@@ -30,7 +30,7 @@ def _refuse(engine: Any, prompt: Any, params: Any) -> None:
             params = _completed(engine.input_processor, params)
             checked = validation.check_request(engine.vllm_config, params, prompt["prompt_token_ids"], encode)
             if tasks := vars(engine).get("_supported_tasks"):  # a server has asked at its start
-                validation.check_looks(engine.vllm_config, checked.extra_args, tasks)
+                validation.check_looks(checked.settings.policy, tasks)
             format_requests.check_known(engine.vllm_config, params, prompt["prompt_token_ids"], checked)
     except SettingError as e:
         raise validation.Refusal.of(e) from e

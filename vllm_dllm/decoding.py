@@ -9,10 +9,10 @@ import numpy as np
 from vllm_dllm.caching import CachePolicy
 from vllm_dllm.caching.pages import PAGE_SIZE, RESET, PageLedger
 from vllm_dllm.canvas import Canvas
-from vllm_dllm.constraints import Constraint, admitted, bars_all
+from vllm_dllm.constraints import Constraint, admitted, bars_all, edits_of
 from vllm_dllm.given_text import NO_TEXT, GivenText
 from vllm_dllm.guidance import SecondCanvas
-from vllm_dllm.messages import Edits, Observation, Readout
+from vllm_dllm.messages import Observation, Readout
 from vllm_dllm.passes import Pass
 from vllm_dllm.records import PassRecord
 from vllm_dllm.settings import ModelTraits, Settings
@@ -150,7 +150,7 @@ class Decoding:
             reads=reads,
             places=_places(queries, rows),
             readout=self.readout if self.sampling.temperature == 0 else self.readout._replace(seed=self._seed()),
-            edits=self._edits(reads),
+            edits=edits_of(self.constraints, canvas, reads),
             probe=policy.probe(canvas),
             stale_pages=pages.num_stale if refresh else 0,
             clock=pages.clock,
@@ -194,15 +194,6 @@ class Decoding:
         """The pass under way once more, of the whole canvas: what it attended to was computed with other weights."""
         self.refresh()
         return self.replan()
-
-    def _edits(self, reads: np.ndarray) -> Edits | None:
-        """What the constraints do to the next pass's logits."""
-        if not self.constraints:
-            return None
-        edits = Edits()
-        for constraint in self.constraints:
-            constraint.edit(self.canvas, reads, edits)
-        return edits
 
     def _readout(self) -> Readout:
         """What every pass reads of its predictions."""

@@ -16,7 +16,6 @@ from vllm.tokenizers import cached_tokenizer_from_config
 from vllm_dllm.canvas import Canvas
 from vllm_dllm.catalogue import SUPPRESS_EOS
 from vllm_dllm.constraints.format import Format
-from vllm_dllm.engine_config import server_settings
 from vllm_dllm.format_carrier import CARRIER
 from vllm_dllm.formats.asked import Asked
 from vllm_dllm.formats.automaton import Automaton
@@ -24,7 +23,6 @@ from vllm_dllm.formats.build import Vocabulary, vocabulary
 from vllm_dllm.formats.builder import Builder
 from vllm_dllm.formats.helper import Built
 from vllm_dllm.frontier import Window
-from vllm_dllm.given_text import given_text
 from vllm_dllm.models.ends import ends_of
 from vllm_dllm.options import SettingError
 from vllm_dllm.validation import Checked, shown
@@ -102,7 +100,7 @@ def check(
         "min_tokens": params.min_tokens,
         "allowed_token_ids": params.allowed_token_ids,
         "bad_words": params.bad_words,
-        SUPPRESS_EOS.key: server_settings(config).of_request(checked.extra_args).suppress_eos,
+        SUPPRESS_EOS.key: checked.settings.suppress_eos,
     }
     for name, value in bans.items():
         if value:
@@ -117,8 +115,7 @@ def check(
             "tokens of its shortest answer",
             name,
         )
-    text = given_text(checked.extra_args)
-    if text:
+    if text := checked.text:
         mask_id, frontier = config.model_config.hf_config.mask_token_id, Window(1)
         canvas = Canvas(prompt_ids, checked.max_tokens, mask_id, frontier, text.at(len(prompt_ids)), text.suffix)
         if not Format(Automaton.unpack(built.packed), "").start(canvas):

@@ -60,6 +60,11 @@ class Edits:
         """Bar all but these, int32 and ascending, in every line."""
         self.allowed = tokens if self.allowed is None else np.intersect1d(self.allowed, tokens)
 
+    def bar(self, lines: np.ndarray, tokens: np.ndarray) -> None:
+        """Bar each of these tokens, int32, in each of these lines."""
+        if len(lines) and len(tokens):
+            self.barred.append((np.repeat(lines, len(tokens)), np.tile(tokens, len(lines))))
+
     def leaves(self, lines: int, vocab_size: int, mask_id: int) -> np.ndarray:
         """How many tokens each of the pass's `lines` may still have, the mask token aside: int [lines]."""
         whole = np.zeros(vocab_size, bool)

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from vllm.sampling_params import SamplingParams
 from vllm.v1.core.sched.interface import PauseState
@@ -51,6 +51,15 @@ class Running:
         return self.weights != weights
 
 
+class Asks(NamedTuple):
+    """What a waiting request wants."""
+
+    settings: Settings
+    text: GivenText
+    canvases: int  # one, or with guidance two
+    length: int  # of each: prompt, response and what follows it
+
+
 class DllmScheduler(Scheduler):
     """vLLM's scheduler with the schedule of diffusion decoding.
 
@@ -93,15 +102,15 @@ class DllmScheduler(Scheduler):
             return False
         if len(self.running) + len(self.seconds) >= self.max_num_active_reqs:
             return False
-        canvases, canvas_len = self._canvases(self.waiting.peek_request())
-        pages = self.kv_cache_manager.block_pool.get_num_free_blocks() // canvases
-        return canvas_len <= min(self.max_num_scheduled_tokens // canvases, pages * self.block_size)
+        asks = self._asks(self.waiting.peek_request())
+        pages = self.kv_cache_manager.block_pool.get_num_free_blocks() // asks.canvases
+        return asks.length <= min(self.max_num_scheduled_tokens // asks.canvases, pages * self.block_size)
 
-    def _canvases(self, request: Request) -> tuple[int, int]:
-        """How many a request has, and how long they are: prompt, response and what follows it."""
-        given = request.sampling_params.extra_args
-        length = request.num_prompt_tokens + request.max_tokens + len(given_text(given).suffix)
-        return 2 if self.settings.of_request(given).cfg_scale else 1, length
+    def _asks(self, request: Request) -> Asks:
+        own = request.sampling_params.extra_args
+        settings, text = self.settings.of_request(own), given_text(own)
+        length = request.num_prompt_tokens + request.max_tokens + len(text.suffix)
+        return Asks(settings, text, 2 if settings.cfg_scale else 1, length)
 
     def schedule(self, throttle_prefills: bool = False) -> DllmSchedulerOutput:
         self.current_step += 1
@@ -192,16 +201,14 @@ class DllmScheduler(Scheduler):
         admitted: list[Request] = []
         while self.waiting and len(admitted) < most:
             request = self.waiting.peek_request()
-            settings = self.settings.of_request(request.sampling_params.extra_args)
-            text = given_text(request.sampling_params.extra_args)
-            canvases, canvas_len = self._canvases(request)
+            asks = self._asks(request)
             room = self.max_num_active_reqs - len(self.running) - len(admitted) - len(self.seconds)
-            if canvases > room or canvases * canvas_len > budget:
+            if asks.canvases > room or asks.canvases * asks.length > budget:
                 break
-            if not self._allocate(request, canvases, canvas_len, bool(self.running or admitted)):
+            if not self._allocate(request, asks.canvases, asks.length, bool(self.running or admitted)):
                 break
             self.waiting.pop_request()
-            decoding = self._start(request, settings, text)
+            decoding = self._start(request, asks.settings, asks.text)
             running = self.active[request.request_id] = Running(decoding, self._pages(request))
             running.planned = running.decoding.plan()
             request.status = RequestStatus.RUNNING

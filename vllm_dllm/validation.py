@@ -12,6 +12,7 @@ from vllm.config import VllmConfig
 from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import BeamSearchParams, SamplingParams
 
+from vllm_dllm.caching import CachePolicy
 from vllm_dllm.caching.registry import POLICIES
 from vllm_dllm.canvas import Canvas
 from vllm_dllm.catalogue import CACHE, CFG_SCALE, GEN_LENGTH
@@ -144,6 +145,8 @@ class Checked(NamedTuple):
 
     max_tokens: int
     extra_args: dict[str, Any] | None
+    settings: Settings
+    text: GivenText
 
 
 def check_request(
@@ -167,7 +170,7 @@ def check_request(
     check_constraints(config, params, settings, prompt_ids, length, text)
     if settings.cfg_scale:
         check_guidance(config, settings.cfg_scale, len(prompt_ids) + length + len(text.suffix))
-    return Checked(length, extra_args)
+    return Checked(length, extra_args, settings, text)
 
 
 def encoder(config: VllmConfig, tokenizer: Any) -> Callable[[str], Sequence[int]] | None:
@@ -187,9 +190,8 @@ def encoder(config: VllmConfig, tokenizer: Any) -> Callable[[str], Sequence[int]
     return encode
 
 
-def check_looks(config: VllmConfig, extra_args: dict[str, Any] | None, tasks: Sequence[str]) -> None:
+def check_looks(policy: type[CachePolicy], tasks: Sequence[str]) -> None:
     """Raise SettingError for a policy that looks into the attention where the worker, whose `tasks` vLLM knows, cannot."""
-    policy = server_settings(config).of_request(extra_args).policy
     if policy.probe_class is not None and LOOKS not in tasks:
         raise SettingError(
             f"{CACHE.key}={policy.name!r} is not allowed: it looks into the attention, and the keys of the server's "

@@ -7,6 +7,21 @@ import tasks
 import train
 from vllm import SamplingParams
 
+# every policy, and the settings that it is asked with
+POLICIES = {
+    "none": {},
+    "prefix": {},
+    "dual": {},
+    "dkv-decode": {},
+    "dkv-greedy": {"dllm_score": "random", "dllm_tokens_per_step": 3},
+    "dkv-prefill": {},
+    "dkv-pd": {},
+    "entropy": {},
+    "elastic": {},
+    "d2": {},
+}
+DREAMS = [name for name in POLICIES if name not in ("dkv-greedy", "elastic")]
+
 
 def head(prompt: str) -> list[int]:
     """The token ids of a user turn, as the chat template gives them."""

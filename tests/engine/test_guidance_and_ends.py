@@ -8,23 +8,10 @@ from common import EOS, MASK
 from dense import decode
 from drive import Drive
 from golden_cases import cases, differences
-from prompts import as_prompt, head, params, task_prompts, token_ids
+from prompts import DREAMS, POLICIES, as_prompt, head, params, task_prompts, token_ids
 from vllm.exceptions import VLLMValidationError
 
 PROMPT = head("count 3 by 4 x6")
-POLICIES = {
-    "none": {},
-    "prefix": {},
-    "dual": {},
-    "dkv-decode": {},
-    "dkv-greedy": {"dllm_score": "random", "dllm_tokens_per_step": 3},
-    "dkv-prefill": {},
-    "dkv-pd": {},
-    "entropy": {},
-    "elastic": {},
-    "d2": {},
-}
-DREAMS = [name for name in POLICIES if name not in ("dkv-greedy", "elastic")]
 
 
 def test_the_public_code_s_answers_alone(llada, sampling):

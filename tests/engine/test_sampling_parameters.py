@@ -4,24 +4,11 @@ import random
 
 import pytest
 from common import EOS, MASK
-from prompts import as_prompt, head, params, task_prompts, token_ids
+from prompts import DREAMS, POLICIES, as_prompt, head, params, task_prompts, token_ids
 from vllm import SamplingParams
 
 PROMPT = as_prompt(head("count 3 by 4 x6"))  # 3 7 11 15 19 23
 ONE, SEVEN = 25, 31
-POLICIES = {
-    "none": {},
-    "prefix": {},
-    "dual": {},
-    "dkv-decode": {},
-    "dkv-greedy": {"dllm_score": "random", "dllm_tokens_per_step": 3},
-    "dkv-prefill": {},
-    "dkv-pd": {},
-    "entropy": {},
-    "elastic": {},
-    "d2": {},
-}
-DREAMS = [name for name in POLICIES if name not in ("dkv-greedy", "elastic")]
 ENGINES = pytest.mark.parametrize("name, policies", [("llada", list(POLICIES)), ("dream", DREAMS)])
 
 

@@ -29,6 +29,16 @@ class Constraint(ABC):
         """Told of each token that a pass fixes, in turn; `canvas` has it after the pass only."""
 
 
+def edits_of(constraints: Sequence[Constraint], canvas: Canvas, reads: np.ndarray) -> Edits | None:
+    """What they do together to the logits that predict the canvas positions `reads`; None: nothing, there are none."""
+    if not constraints:
+        return None
+    edits = Edits()
+    for constraint in constraints:
+        constraint.edit(canvas, reads, edits)
+    return edits
+
+
 def admitted(
     constraints: Sequence[Constraint], canvas: Canvas, positions: np.ndarray, tokens: np.ndarray
 ) -> np.ndarray:
@@ -46,11 +56,9 @@ def bars_all(
     constraints: Sequence[Constraint], canvas: Canvas, reads: np.ndarray, vocab_size: int, mask_id: int
 ) -> str | None:
     """What to say where they bar every token at one of the canvas positions `reads`: who, and where; else None."""
-    if not constraints:
+    edits = edits_of(constraints, canvas, reads)
+    if edits is None:
         return None
-    edits = Edits()
-    for constraint in constraints:
-        constraint.edit(canvas, reads, edits)
     none_left = np.flatnonzero(edits.leaves(len(reads), vocab_size, mask_id) == 0)
     if not len(none_left):
         return None

@@ -20,6 +20,4 @@ class NoEndBeforeGiven(Constraint):
 
     def edit(self, canvas, reads, edits):
         given = np.flatnonzero(canvas.given)
-        lines = np.flatnonzero(reads < given[-1])
-        if len(lines) and len(self.ends):
-            edits.barred.append((np.repeat(lines, len(self.ends)), np.tile(self.ends, len(lines))))
+        edits.bar(np.flatnonzero(reads < given[-1]), self.ends)

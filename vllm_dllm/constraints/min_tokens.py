@@ -17,6 +17,4 @@ class MinTokens(Constraint):
         self.ends = np.asarray(sorted(end_ids), np.int32)
 
     def edit(self, canvas, reads, edits):
-        lines = np.flatnonzero(reads < canvas.prompt_len + self.count)
-        if len(lines) and len(self.ends):
-            edits.barred.append((np.repeat(lines, len(self.ends)), np.tile(self.ends, len(lines))))
+        edits.bar(np.flatnonzero(reads < canvas.prompt_len + self.count), self.ends)

@@ -5,7 +5,6 @@ transitions between them, not on the vocabulary.
 """
 
 import io
-from typing import Any
 
 import numpy as np
 
@@ -104,22 +103,19 @@ class Automaton:
 
     def after(self, states: StateSet, kind: int) -> StateSet:
         """Where a token of a class leads from `states`; ANY or WORDS: where one of them leads."""
-        found = states.after.get(kind)
-        if found is None:
-            source, target = self._of(kind)
-            result = np.zeros(self.num_states, bool)
-            result[target[states.states[source]]] = True
-            found = states.after[kind] = self.set_of(result)
-        return found
+        return self._moved(states, kind, states.after, back=False)
 
     def before(self, states: StateSet, kind: int) -> StateSet:
         """From where a token of a class leads into `states`."""
-        found = states.before.get(kind)
+        return self._moved(states, kind, states.before, back=True)
+
+    def _moved(self, states: StateSet, kind: int, known: dict[int, StateSet], back: bool) -> StateSet:
+        found = known.get(kind)
         if found is None:
-            source, target = self._of(kind)
+            here, there = reversed(self._of(kind)) if back else self._of(kind)
             result = np.zeros(self.num_states, bool)
-            result[source[states.states[target]]] = True
-            found = states.before[kind] = self.set_of(result)
+            result[there[states.states[here]]] = True
+            found = known[kind] = self.set_of(result)
         return found
 
     def _of(self, kind: int) -> tuple[np.ndarray, np.ndarray]:
@@ -144,14 +140,6 @@ class Automaton:
 
     def meet(self, states: StateSet, others: StateSet) -> bool:
         return bool((states.states & others.states).any())
-
-    def stats(self) -> dict[str, Any]:
-        return {
-            "states": self.num_states,
-            "classes": self.num_classes,
-            "transitions": len(self.classes),
-            "shortest": self.shortest,
-        }
 
 
 def _pairs(sources: np.ndarray, targets: np.ndarray, num_states: int) -> tuple[np.ndarray, np.ndarray]:
