@@ -118,7 +118,7 @@ def explicit(settings: dict[str, Any], checkpoint: str) -> dict[str, Any] | None
         found["dllm_block_length"] = full.block_length
     else:
         found["dllm_window_length"] = full.window_length
-    return found | {f"dllm_{name}": value for name, value in full.policy_options.items()}
+    return found | {f"dllm_{name}": value for name, value in full.policy_options.items() if value is not None}
 
 
 def sweeps(checkpoint: str) -> list[Sweep]:

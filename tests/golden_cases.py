@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from common import EOS, GOLDEN, Engine, golden
-from quirks import query_tokens
+from quirks import layer_tokens, query_tokens
 from sampling import Sampling
 from served import Server
 from settings import settings
@@ -81,8 +81,10 @@ class Case:
         shown = dict(self.case)
         if "query_tokens" in shown:
             shown["query_tokens"] = query_tokens(self.case, trace["unmasked"])
+        if "layer_tokens" in shown:
+            shown["layer_tokens"] = layer_tokens(self.case)
         for key in PASSES:
-            if key in shown:
+            if shown.get(key) is not None:
                 want = shown[key] if key != "unmasked" else [sorted(part) for part in shown[key]]
                 found.append(_first_difference(f"{key} of pass", want, trace[key]))
         found = [d for d in found if d is not None]

@@ -35,9 +35,11 @@ class Canvas:
         given: Mapping[int, int] | None = None,
         suffix_ids: Sequence[int] = (),
         drop_behind: frozenset[int] = frozenset(),
+        drop_once: bool = False,
     ):
         """`given`: tokens that are fixed from the start, by position in the response part of the canvas.
-        `suffix_ids`: text behind the response. `drop_behind`: once one of these tokens is unmasked, masked positions behind it are dropped."""
+        `suffix_ids`: text behind the response. `drop_behind`: once one of these tokens is unmasked, masked positions
+        behind it are dropped, and more when one further left is; with `drop_once` no more."""
         self.prompt_len = len(prompt_ids)
         self.gen_length = gen_length
         self.response_end = self.prompt_len + gen_length
@@ -53,6 +55,7 @@ class Canvas:
         self.masked = ~self.given
         self.end = self.prompt_len
         self.drop_behind = drop_behind
+        self.drop_once = drop_once
         self.dropped_from = self.length  # masked positions from here on stay masked
         # the pass in which a position was unmasked
         self.unmasked_in = np.full(self.length, NEVER, np.int32)
@@ -112,6 +115,7 @@ class Canvas:
             ends = positions[np.isin(tokens, list(self.drop_behind))]
             if len(ends):
                 self.dropped_from = min(self.dropped_from, int(ends[0]) + 1)
+                self.drop_behind = frozenset() if self.drop_once else self.drop_behind
         self._candidates = None
         self.frontier.advance(self)
         self.end = self.frontier.extent(self)

@@ -89,6 +89,16 @@ DEFER_EOS = Option(
     + ", ".join(f"`{p.name}`" for p in POLICIES.values() if p.looks_ahead)
     + "; every score but `origin`",
 )
+DROP_BEHIND_END = Option(
+    "drop_behind_end",
+    bool,
+    False,
+    "once a token that ends the response is unmasked, masked positions behind it are no candidates any more",
+    when=lambda choice: not choice.policy.drops_behind_end,
+    read_by="every policy but "
+    + ", ".join(f"`{p.name}`" for p in POLICIES.values() if p.drops_behind_end)
+    + ", which always does it",
+)
 CFG_SCALE = Option(
     "cfg_scale",
     float,
@@ -138,6 +148,7 @@ GENERAL = (
     SIGMA,
     SUPPRESS_EOS,
     DEFER_EOS,
+    DROP_BEHIND_END,
     CFG_SCALE,
     GEN_LENGTH,
     MAX_DELAY,

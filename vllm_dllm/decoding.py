@@ -97,7 +97,8 @@ class Decoding:
             settings.make_frontier(),
             given=text.at(len(prompt_ids)),
             suffix_ids=text.suffix,
-            drop_behind=sampling.end_ids if self.policy.drops_behind_end else frozenset(),
+            drop_behind=sampling.end_ids if settings.drop_behind_end else frozenset(),
+            drop_once=self.policy.drops_once,
         )
         self.constraints = list(constraints)
         self.mask_id = traits.mask_id

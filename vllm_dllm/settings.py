@@ -15,6 +15,7 @@ from vllm_dllm.catalogue import (
     CFG_SCALE,
     DEFAULT_RULE,
     DEFER_EOS,
+    DROP_BEHIND_END,
     GENERAL,
     HIDDEN_CACHE,
     HORIZON,
@@ -42,6 +43,7 @@ class ModelTraits:
     mask_id: int
     row_shift: int  # position i is predicted at row i + row_shift
     steps: str  # whose way of counting fixed steps: `llada` or `dream`
+    drop_behind_end: bool = False  # the default of `dllm_drop_behind_end`
 
 
 def given(settings: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -67,6 +69,7 @@ class Settings:
     max_delay: int
     suppress_eos: bool
     defer_eos: bool
+    drop_behind_end: bool
     cfg_scale: float  # 0: no guidance
 
     @property
@@ -210,7 +213,7 @@ def _resolve(server: Mapping[str, Any], own: Mapping[str, Any], traits: ModelTra
         score = policy.steps_rank_by
     return Settings(
         policy=policy,
-        policy_options={o.name: value(o) for o in policy.options if o in read},
+        policy_options={o.name: _policy_value(o, policy, server, own) for o in policy.options if o in read},
         rule=rule,
         rule_value=rule_value,
         rule_options={o.name: value(o) for o in rule.options if o in read},
@@ -223,8 +226,19 @@ def _resolve(server: Mapping[str, Any], own: Mapping[str, Any], traits: ModelTra
         max_delay=if_read(MAX_DELAY) or 0,
         suppress_eos=value(SUPPRESS_EOS),
         defer_eos=bool(if_read(DEFER_EOS)),
+        drop_behind_end=policy.drops_behind_end
+        or own.get(DROP_BEHIND_END.key, server.get(DROP_BEHIND_END.key, traits.drop_behind_end)),
         cfg_scale=value(CFG_SCALE),
     )
+
+
+def _policy_value(option: Option, policy: type[CachePolicy], server: Mapping[str, Any], own: Mapping[str, Any]) -> Any:
+    """The value of one of the policy's options. The server's is for another policy too, if their defaults are the same."""
+    default = policy.defaults.get(option.name, option.default)
+    servers = POLICIES[server.get(CACHE.key, CACHE.default)]
+    if servers.defaults.get(option.name, option.default) == default:
+        default = server.get(option.key, default)
+    return own.get(option.key, default)
 
 
 def _read(choice: Choice) -> set[Option]:

@@ -25,8 +25,9 @@ class Passes:
     """A policy, a canvas of 12 response tokens and pages of 4, pass by pass. Positions are the response's here."""
 
     def __init__(self, name, row_shift=LLADA, block_length=6, **options):
-        defaults = {o.name: o.default for o in POLICIES[name].options}
-        self.policy = POLICIES[name](row_shift=row_shift, **(defaults | options))
+        policy = POLICIES[name]
+        defaults = {o.name: policy.defaults.get(o.name, o.default) for o in policy.options}
+        self.policy = policy(row_shift=row_shift, **(defaults | options))
         self.canvas = Canvas([9] * PROMPT, 12, MASK, Blocks(block_length))
         self.pages = PageLedger(self.canvas.length, 4, reasons=self.policy.reasons)
 
@@ -231,6 +232,14 @@ def test_random_requests_decode_to_their_end(model, name):
         assert decoding.canvas.done and MASK not in decoding.canvas.response
         assert all(p.unmasked for p in decoding.record)
         assert decoding.record[0].stale_pages == decoding.pages.num_pages
+
+
+@pytest.mark.parametrize("model", TRAITS)
+def test_prefix_with_an_interval(model):
+    keys = {"dllm_cache": "prefix", "dllm_refresh_interval": 3, "dllm_tokens_per_step": 2, "dllm_block_length": 14}
+    record = decode(model, [9, 10, 11], 28, keys).record
+    want = [31 if i % 3 == 0 else 31 - 3 - start for start in (0, 14) for i in range(7)]
+    assert [p.query_tokens for p in record] == want
 
 
 def test_dkv_greedy_without_scores_draws_them_by_the_seed():

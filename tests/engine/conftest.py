@@ -9,6 +9,7 @@ from common import Engine
 from plain import Plain
 
 GRAPHS = {"worker_extension_cls": "graph_stand_in.WithGraphs"}  # which tests switch on and off
+HIDDEN = {"dllm_hidden_cache": True}  # so that requests may choose elastic
 TRANSFER = {"worker_extension_cls": "weights_from_file.Disturbed", "weight_transfer_config": {"backend": "file"}}
 
 torch.set_num_threads(1)  # the matrices are tiny: more threads only wait for each other
@@ -26,15 +27,15 @@ def plain_dream() -> Plain:
 
 @pytest.fixture(scope="package")
 def llada(tmp_path_factory) -> Iterator[Engine]:
-    hidden = {"dllm_hidden_cache": True}  # so that requests may choose elastic
     trace = tmp_path_factory.mktemp("llada") / "trace.jsonl"
-    with closing(Engine("tiny-llada", trace, additional_config=hidden, **TRANSFER)) as engine:
+    with closing(Engine("tiny-llada", trace, additional_config=HIDDEN, **TRANSFER)) as engine:
         yield engine
 
 
 @pytest.fixture(scope="package")
 def dream(tmp_path_factory) -> Iterator[Engine]:
-    with closing(Engine("tiny-dream", tmp_path_factory.mktemp("dream") / "trace.jsonl", **GRAPHS)) as engine:
+    trace = tmp_path_factory.mktemp("dream") / "trace.jsonl"
+    with closing(Engine("tiny-dream", trace, additional_config=HIDDEN, **GRAPHS)) as engine:
         yield engine
 
 

@@ -20,7 +20,7 @@ POLICIES = {
     "elastic": {},
     "d2": {},
 }
-DREAMS = [name for name in POLICIES if name not in ("dkv-greedy", "elastic")]
+DREAMS = [name for name in POLICIES if name != "dkv-greedy"]
 
 
 def head(prompt: str) -> list[int]:

@@ -10,7 +10,7 @@ from vllm_dllm.validation import Refusal
 QUESTION = as_prompt(head("count 3 by 4 x6"))
 TEMPLATE = ["3 7 ", 5, " 19 23", 20]
 ANSWER = "3 7 11 15 19 23 27"  # with this text it goes on: the model has learnt that whole answers fill their place
-NAMES = {"llada": POLICIES, "dream": [name for name in POLICIES if name not in ("elastic", "dkv-greedy")]}
+NAMES = {"llada": POLICIES, "dream": [name for name in POLICIES if name != "dkv-greedy"]}
 
 
 def settings_of(name: str) -> dict:

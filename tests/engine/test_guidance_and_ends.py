@@ -54,6 +54,31 @@ def test_deferred_and_suppressed_ends(llada):
         assert EOS not in token_ids(output) and len(token_ids(output)) == 48
 
 
+@pytest.mark.parametrize("name, policies", [("llada", list(POLICIES)), ("dream", DREAMS)])
+def test_what_lies_behind_an_end_is_no_candidate(name, policies, request):
+    """In any block: only positions in front of an unmasked EOS are unmasked from then on, and nothing waits for others."""
+    engine, kinds = request.getfixturevalue(name), []
+    for policy in policies:
+        drops = {} if policy == "elastic" else {"dllm_drop_behind_end": True, "dllm_block_length": 48}
+        kinds.append({"dllm_cache": policy, "dllm_tokens_per_step": 4} | POLICIES[policy] | drops)
+    kinds.append({"dllm_cache": "prefix", "dllm_refresh_interval": 3, "dllm_steps": 24, "dllm_drop_behind_end": True})
+    results = engine.run([as_prompt(PROMPT)] * len(kinds), [params(96, seed=1, **kind) for kind in kinds])
+    dropped = 0
+    for kind, (output, trace) in zip(kinds, results, strict=True):
+        ids, known = trace["output_ids"], 96
+        for part in trace["unmasked"]:
+            assert max(part, default=0) < known, kind
+            ends = [i for i in part if ids[i] == EOS]
+            known = min([known, *(ends if trace["cache"] != "elastic" or known == 96 or name == "llada" else [])])
+        assert output.outputs[0].finish_reason == "stop" and MASK not in ids[:known], kind
+        dropped += MASK in ids[known:]
+        if trace["cache"] not in ("elastic", "d2"):
+            want = decode(f"tiny-{name}", PROMPT, 96, kind, stop_at_eos=True, seed=1, end_ids=frozenset([EOS]))
+            assert ids == want.canvas.response.tolist(), kind
+            assert trace["query_tokens"] == [r.query_tokens for r in want.record], kind
+    assert dropped > len(kinds) / 2
+
+
 def test_guided_requests_come_and_go_in_a_small_engine(small):
     """Sixteen pages: a guided canvas takes four to eight of them; some are aborted."""
     rng = random.Random(4)

@@ -71,7 +71,8 @@ def serve(tmp_path) -> Iterator[Callable[..., Server]]:
 def test_rank_of_multiprocessing(serve, sampling, tmp_path):
     """With another plugin that wraps what our patches wrap."""
     foreign = foreign_plugin.install(tmp_path / "plugin")
-    server = serve(model="tiny-dream", environment=foreign, tensor_parallel_size=2, distributed_executor_backend="mp")
+    ranks = {"tensor_parallel_size": 2, "distributed_executor_backend": "mp", "dllm_hidden_cache": "true"}
+    server = serve(model="tiny-dream", environment=foreign, **ranks)
     check_golden(server, "tiny-dream", sampling)
     processes = tree(server.process.pid)
     (victim,) = titled("Worker_TP1", processes)

@@ -19,6 +19,7 @@ from sampling import Sampling
 from vllm_dllm.engine_config import BIND, THREADS
 
 RANKS = 2
+HIDDEN = {"dllm_hidden_cache": True}  # so that requests may choose elastic
 LAYERS, WIDTH, VOCABULARY, SIZE = 6, 128, 128, 4  # of tiny-llada in float32
 
 
@@ -42,8 +43,7 @@ def llada(tmp_path_factory) -> Iterator[Engine]:
         for folder in (Path(__file__).parent, ROOT / "benchmarks"):
             patch.syspath_prepend(str(folder))
         folder = tmp_path_factory.mktemp("llada")
-        hidden = {"dllm_hidden_cache": True}  # so that requests may choose elastic
-        more = {"additional_config": hidden, "worker_extension_cls": "looking_in.LookingIn"}
+        more = {"additional_config": HIDDEN, "worker_extension_cls": "looking_in.LookingIn"}
         unbound = {BIND: "nobind"}  # as a user may set it; the other engines are without
         with closing(start("tiny-llada", "mp", folder, unbound, **more)) as engine:
             yield engine
@@ -54,7 +54,7 @@ def test_golden(llada, sampling):
 
 
 def test_golden_over_ray(cluster, tmp_path, sampling):
-    with closing(start("tiny-dream", "ray", tmp_path, cluster.environment)) as engine:
+    with closing(start("tiny-dream", "ray", tmp_path, cluster.environment, additional_config=HIDDEN)) as engine:
         check_golden(engine, "tiny-dream", sampling)
 
 

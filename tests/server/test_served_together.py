@@ -13,7 +13,14 @@ from vllm_dllm.settings import ModelTraits, resolve
 from vllm_dllm.unmasking.registry import RULES
 
 LLADA = ModelTraits(mask_id=1, row_shift=0, steps="llada")
-RULE_VALUES = {"threshold": 0.8, "steps": 16, "tokens_per_step": 3, "factor": 1.0, "entropy_bound": 0.4}
+RULE_VALUES = {
+    "threshold": 0.8,
+    "steps": 16,
+    "tokens_per_step": 3,
+    "factor": 1.0,
+    "dynamic_factor": 1.0,
+    "entropy_bound": 0.4,
+}
 SCORES = ("confidence", "margin", "entropy", "random")
 BLOCKS = (8, 16, 32)
 WINDOWS = (8, 24)

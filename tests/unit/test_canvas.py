@@ -146,6 +146,14 @@ def test_masked_positions_behind_any_end_token_are_dropped():
     assert canvas.done and canvas.masked.tolist() == [False, False, False, True, False, False, True]
 
 
+def test_positions_are_dropped_once_if_so_asked():
+    canvas = Canvas([7], 6, MASK, Window(6), drop_behind=frozenset((0,)), drop_once=True)
+    unmask(canvas, [4, 5], [0, 0])
+    assert canvas.dropped_from == 5 and canvas.candidates.tolist() == [1, 2, 3]
+    unmask(canvas, [2], [0])
+    assert canvas.candidates.tolist() == [1, 3]
+
+
 @pytest.mark.parametrize("seed", range(50))
 def test_any_order_of_unmasking(seed):
     rng = np.random.default_rng(seed)

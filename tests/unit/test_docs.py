@@ -152,6 +152,7 @@ def table_says(option: Option, cache: str, rule: Option, score: str, traits: Mod
         "every policy but `prefix`, `dual`, `d2`; every rule but `dllm_steps`": cache not in ("prefix", "dual", "d2")
         and rule.key != "dllm_steps",
         "every policy but `dkv-greedy`; every score but `origin`": cache != "dkv-greedy" and score != "origin",
+        "every policy but `elastic`, which always does it": cache != "elastic",
         "every policy but `none`": cache != "none",
         "`dllm_score=random`": score == "random",
         "`dllm_score` of `confidence`, `margin` or `entropy`": score in ("confidence", "margin", "entropy"),

@@ -1,4 +1,4 @@
-"""The unmasking rules that hang on one pass's scores alone: threshold, tokens per step, factor, entropy bound."""
+"""The unmasking rules that hang on one pass's scores alone: threshold, tokens per step, factors, entropy bound."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,7 @@ import torch
 from decoding_helpers import full_scores, new_canvas, observe, select, unmask
 
 from vllm_dllm.unmasking.base import top
+from vllm_dllm.unmasking.dynamic_factor import DynamicFactor
 from vllm_dllm.unmasking.entropy_bound import EntropyBound
 from vllm_dllm.unmasking.factor import Factor
 from vllm_dllm.unmasking.threshold import Threshold
@@ -33,7 +34,7 @@ def test_threshold_compares_in_float32():
 def test_rules_stay_in_the_active_block():
     canvas = new_canvas(6, block_length=3)
     unmask(canvas, [0, 1, 2])
-    for rule in (Threshold(0.5), TokensPerStep(9), Factor(100.0), EntropyBound(100.0)):
+    for rule in (Threshold(0.5), TokensPerStep(9), Factor(100.0), DynamicFactor(0.0), EntropyBound(100.0)):
         chosen = select(rule, canvas, [0.9, 0.95, 0.99], entropy=[0.1, 0.1, 0.1])
         assert chosen and set(chosen) <= {3, 4, 5}
 
@@ -82,6 +83,39 @@ def test_factor_by_its_statement(seed):
     chosen = select(Factor(factor), new_canvas(n), confidence)
     assert len(chosen) == count
     assert sorted(confidence[chosen], reverse=True) == best[:count].tolist()
+
+
+# ---- dynamic factor ----
+
+
+def stated(confidence: np.ndarray, later: int, factor: float) -> int:
+    """How many are unmasked of `confidence`, with so many masked positions in later blocks: the public code's loop."""
+    best = sorted(confidence.tolist(), reverse=True) + [-np.inf] * later
+    thresholds = [-1.0] + [1 - factor / (n + 1) for n in range(2, len(best) + 1)]
+    for count in range(len(best)):  # noqa: B007 (where none is below its threshold, the last number counts)
+        if best[count] < thresholds[count]:
+            break
+    return count + (count in (0, len(best) - 1))
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_dynamic_factor_by_the_public_code_s_loop(seed):
+    rng = np.random.default_rng(seed)
+    here, blocks = int(rng.integers(1, 20)), int(rng.integers(1, 4))
+    factor = float(rng.choice([0.0, 0.3, 1.0, 2.0]))
+    confidence = (1 - rng.random(here) ** rng.integers(1, 6)).astype(np.float32)
+    chosen = select(DynamicFactor(factor), new_canvas(here * blocks, here), confidence)
+    # one position of a later block is no candidate, though the public code would take it where it is alone there
+    count = min(here, stated(confidence, here * (blocks - 1), factor))
+    assert sorted(confidence[chosen], reverse=True) == sorted(confidence, reverse=True)[:count]
+
+
+def test_dynamic_factor_takes_the_last_where_it_fails_alone():
+    """A quirk of the public code, named in the rule."""
+    canvas = new_canvas(3)
+    assert select(DynamicFactor(0.5), canvas, [0.99, 0.98, 0.1]) == [0, 1, 2]
+    assert select(DynamicFactor(0.5), canvas, [0.99, 0.2, 0.1]) == [0]
+    assert select(DynamicFactor(0.5), new_canvas(6, 3), [0.99, 0.98, 0.1]) == [0, 1]
 
 
 # ---- entropy bound ----

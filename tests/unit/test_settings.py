@@ -1,6 +1,7 @@
 """How a request's settings and the server's become one, and what is refused."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -66,6 +67,34 @@ def test_what_went_with_the_servers_rule_goes_with_it():
     server = {"dllm_steps": 8, "dllm_certainty_sigma": 4}
     assert resolve(server, {}, LLADA).certainty_sigma == 4.0
     assert resolve(server, {"dllm_score": "random"}, LLADA).certainty_sigma is None
+
+
+def test_what_is_dropped_behind_an_end():
+    def drops(traits=LLADA, server=None, **own):
+        return resolve({"dllm_hidden_cache": True} | (server or {}), own, traits).drop_behind_end
+
+    always = replace(LLADA, drop_behind_end=True)
+    assert not drops() and drops(dllm_drop_behind_end=True) and drops(dllm_cache="elastic")
+    assert drops(always) and not drops(always, dllm_drop_behind_end=False)
+    assert not drops(always, server={"dllm_drop_behind_end": False})
+    message = refusal({"dllm_cache": "elastic", "dllm_drop_behind_end": True}, {"dllm_hidden_cache": True})
+    assert message.startswith("dllm_drop_behind_end=True is not read by")
+
+
+def test_an_interval_that_policies_leave_out_differently():
+    """`prefix` has none unless it is given; the server's is for policies that mean the same by leaving it out."""
+
+    def interval(request, server=None):
+        return resolve(server or {}, {f"dllm_{k}": v for k, v in request.items()}, LLADA).policy_options[
+            "refresh_interval"
+        ]
+
+    assert interval({"cache": "prefix"}) is None and interval({"cache": "dkv-decode"}) == 2
+    assert interval({"cache": "prefix", "refresh_interval": 4}) == 4
+    server = {"dllm_cache": "dkv-decode", "dllm_refresh_interval": 8}
+    assert interval({"cache": "dkv-pd"}, server) == 8 and interval({"cache": "prefix"}, server) is None
+    server = {"dllm_cache": "prefix", "dllm_refresh_interval": 8}
+    assert interval({"block_length": 8}, server) == 8 and interval({"cache": "dkv-pd"}, server) == 2
 
 
 def test_what_is_measured_and_drawn():

@@ -30,10 +30,12 @@ class CachePolicy(ABC):
     needs_entropy: ClassVar[bool] = False  # `observe` reads `seen.entropy`
     needs_blocks: ClassVar[bool] = False  # it cannot go with a sliding window
     window_length: ClassVar[int | None] = None  # it always has a window, this long unless set
-    drops_behind_end: ClassVar[bool] = False  # masked positions behind an end token are dropped
+    drops_behind_end: ClassVar[bool] = False  # masked positions behind an end token are always dropped
+    drops_once: bool = False  # and no more of them when one further left is unmasked later
     looks_ahead: ClassVar[bool] = False  # `positions` reads `coming`
     steps_rank_by: ClassVar[str | None] = None  # what its source ranks LLaDA's fixed steps by, for `confidence`
     example: ClassVar[dict[str, Any]] = {}  # settings without which it cannot be tried
+    defaults: ClassVar[dict[str, Any]] = {}  # by name, of options that have another default with other policies
 
     def __init__(self, row_shift: int):
         self.row_shift = row_shift

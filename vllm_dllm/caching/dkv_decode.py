@@ -5,10 +5,10 @@ from typing import ClassVar
 import numpy as np
 
 from vllm_dllm.caching.base import CachePolicy
+from vllm_dllm.caching.prefix import REFRESH_INTERVAL
 from vllm_dllm.options import Option
 from vllm_dllm.unmasking.scores import CONFIDENCE64
 
-REFRESH_INTERVAL = Option("refresh_interval", int, 2, "recompute everything each time this many passes are done", low=1)
 SHIFT = Option(
     "shift",
     str,

@@ -12,6 +12,8 @@ class Dual(Prefix):
     """
 
     name = "dual"
+    options = ()
+    reasons = ("block start",)
 
     def positions(self, canvas):
         start, stop = canvas.block

@@ -3,7 +3,7 @@
 import numpy as np
 
 from vllm_dllm.caching.base import CachePolicy
-from vllm_dllm.options import Option, SettingError
+from vllm_dllm.options import Option
 from vllm_dllm.probes.drift import Drift
 
 GAMMA = Option("gamma", float, 0.9, "refresh below this similarity of the tracked tokens' attention", low=0, high=1)
@@ -17,8 +17,9 @@ class Elastic(CachePolicy):
     compares the tracked tokens' attention with what it was (of a canvas that has grown, the attention to what was there);
     where the similarity falls below `gamma`, the rest of the pass computes the whole canvas, from the next layer on. The
     next tracked tokens are, for each layer, the `track_num` positions that the window attends to most. After an end token
-    is unmasked, masked positions behind it are dropped. LLaDA only, as in the public code. It needs the hidden-state
-    cache.
+    is unmasked, masked positions behind it are dropped. It needs the hidden-state cache. For Dream the rows that predict
+    the window's masked positions are computed instead of these, and say what to track; and its public code drops positions
+    once alone, behind the leftmost end token of the first pass that unmasks one.
     """
 
     name = "elastic"
@@ -30,27 +31,23 @@ class Elastic(CachePolicy):
 
     def __init__(self, row_shift: int, gamma: float, track_num: int):
         super().__init__(row_shift)
+        self.drops_once = row_shift != 0
         self.gamma = gamma
         self.track_num = track_num
         self.track = np.empty(0, np.int32)
         self.known = 0  # how far the canvas existed in the last pass
 
-    @classmethod
-    def check(cls, rule, score, row_shift):
-        if row_shift:
-            raise SettingError("dllm_cache='elastic' is not allowed for this model: it is for LLaDA models only")
-
     def positions(self, canvas):
         chosen = np.zeros(canvas.end, bool)
         chosen[self.track] = True
-        chosen[canvas.candidates] = True
+        chosen[self.rows(canvas.candidates)] = True
         chosen[canvas.just_unmasked] = True
         return np.flatnonzero(chosen).astype(np.int32)
 
     def probe(self, canvas):
         masked = np.zeros(canvas.end, bool)
         masked[canvas.open()] = True
-        return Drift(self.track, self.known, self.gamma, self.track_num, masked, canvas.candidates)
+        return Drift(self.track, self.known, self.gamma, self.track_num, masked, self.rows(canvas.candidates))
 
     def observe(self, canvas, pages, seen, unmasked):
         self.track, self.known = seen.signals["tracked"], pages.computed_to

@@ -26,6 +26,7 @@ class Family:
     sampler: Literal["gumbel", "categorical"]  # how the authors' code draws a token at a temperature
     steps: Literal["llada", "dream"]  # which rule counts a fixed number of passes
     end_of_turn: str  # the token that its chat template puts behind a turn
+    drop_behind_end: bool = False  # the default of `dllm_drop_behind_end`
     tokenizer: type | None = None  # a class for the `tokenizer_class` that transformers does not know
     # what tells other models under these architectures, which are decoded in another way: an option of config.json or
     # generation_config.json, or a token -> that model's name

@@ -20,7 +20,7 @@ class Drift(Probe):
     gamma: float  # below this similarity the rest of the pass computes the whole canvas
     track_num: int  # how many of each layer's most-attended positions are tracked next
     masked: np.ndarray  # bool, one for each canvas position that exists: these are never tracked
-    window: np.ndarray  # canvas positions, ascending, among the queries: whose attention says what to track
+    window: np.ndarray  # canvas rows, ascending, among the queries: whose attention says what to track
 
     name: ClassVar[str] = "drift"
     worker: ClassVar[str] = "vllm_dllm.probes.drift_worker:DriftWorker"

@@ -3,6 +3,7 @@
 from vllm_dllm.plugins import load
 from vllm_dllm.unmasking.base import UnmaskingRule
 from vllm_dllm.unmasking.dream_steps import DreamSteps
+from vllm_dllm.unmasking.dynamic_factor import DynamicFactor
 from vllm_dllm.unmasking.entropy_bound import EntropyBound
 from vllm_dllm.unmasking.factor import Factor
 from vllm_dllm.unmasking.steps import Steps
@@ -10,7 +11,7 @@ from vllm_dllm.unmasking.threshold import Threshold
 from vllm_dllm.unmasking.tokens_per_step import TokensPerStep
 
 GROUP = "vllm_dllm.unmasking_rules"  # the entry point group of other packages' rules
-OURS = (Threshold, Steps, TokensPerStep, Factor, EntropyBound)
+OURS = (Threshold, Steps, TokensPerStep, Factor, DynamicFactor, EntropyBound)
 # what `steps` is, by the model's way of counting them
 STEPS: dict[str, type[Steps]] = {"llada": Steps, "dream": DreamSteps}
 
