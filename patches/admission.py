@@ -22,6 +22,7 @@ from vllm_dllm import format_requests, validation
 from vllm_dllm.models import is_ours
 from vllm_dllm.options import SettingError
 from vllm_dllm.patches.wrap import wrap
+from vllm_dllm.scored import CARRIER
 
 
 def _process_inputs(original, self, request_id, prompt, params, *args, resumable=False, **kwargs):
@@ -46,6 +47,8 @@ def _process_inputs(original, self, request_id, prompt, params, *args, resumable
         encode = validation.encoder(self.vllm_config, self.tokenizer)
         checked = validation.check_request(self.vllm_config, own, request.prompt_token_ids, encode)
         own.max_tokens, own.extra_args = checked.max_tokens, checked.extra_args
+        if checked.target is not None and own.extra_args is not None:
+            own.extra_args[CARRIER] = checked.target.pack()
         validation.check_looks(checked.settings.policy, kwargs.get("supported_tasks") or args[0])
         if asked is not None:
             built = format_requests.builder_of(self.model_config).submit(asked).result()

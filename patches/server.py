@@ -1,7 +1,7 @@
 """The patches of the API server's own code, applied where a server for one of our models starts.
 
 What: when vLLM's AsyncLLM is made for one of our architectures, the patches of dead_engine.py, early_refusals.py,
-  failed_requests.py, max_tokens.py, request_fields.py, request_formats.py and stopped_engine.py that concern the
+  endpoints.py, failed_requests.py, max_tokens.py, request_fields.py, request_formats.py and stopped_engine.py that concern the
   server's protocols and handlers are applied.
 Why: the first place where a server's process knows its model. Offline engines and other models do without the
   seconds that importing the server takes, and without the changes.
@@ -16,6 +16,7 @@ from vllm_dllm.models import is_ours
 from vllm_dllm.patches import (
     dead_engine,
     early_refusals,
+    endpoints,
     failed_requests,
     max_tokens,
     request_fields,
@@ -29,6 +30,7 @@ def _init(original, self, vllm_config, *args, **kwargs):
     if is_ours(vllm_config.model_config):  # first of all: a vLLM that does not fit is refused before an engine starts
         dead_engine.apply()
         early_refusals.apply()
+        endpoints.apply()
         failed_requests.apply()
         max_tokens.apply()
         request_fields.apply()

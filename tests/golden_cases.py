@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from common import EOS, GOLDEN, Engine, golden
 from quirks import layer_tokens, query_tokens
@@ -100,7 +101,7 @@ def _first_difference(what: str, want: list, got: list) -> str | None:
 
 def cases(model: str) -> list[Case]:
     """Every case of the model's golden files whose cache policy there is."""
-    files = sorted(p.stem for p in GOLDEN.glob(f"{model}.*.json"))
+    files = sorted(p.stem for p in GOLDEN.glob(f"{model}.*.json") if not p.stem.endswith(".likelihood"))
     found = [Case(file, i, case) for file in files for i, case in enumerate(golden(*file.split(".")))]
     return [case for case in found if case.settings["dllm_cache"] in POLICIES]
 
@@ -112,5 +113,9 @@ def sample(model: str, sampling: Sampling, share: float = 0, least: int = 1) -> 
 
 def differences(engine: Engine, batch: list[Case]) -> list[str | None]:
     """Each case's difference, all of them in the engine at once."""
-    results = engine.run([c.prompt for c in batch], [c.params for c in batch])
+    return differences_of(batch, engine.run([c.prompt for c in batch], [c.params for c in batch]))
+
+
+def differences_of(batch: Sequence[Case], results: Sequence[tuple[Any, dict]]) -> list[str | None]:
+    """Of what each of them was answered: (output, trace line)."""
     return [c.difference(o.outputs[0].token_ids, t) for c, (o, t) in zip(batch, results, strict=True)]

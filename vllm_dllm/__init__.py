@@ -1,6 +1,42 @@
 """vllm-dllm: a vLLM plugin that serves full-sequence diffusion language models (LLaDA, Dream)."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vllm import LLM
+
+    from vllm_dllm.likelihood.result import Likelihood
+
 __version__ = "0.2.0"
+
+
+def loglikelihood(
+    llm: "LLM",
+    pairs: Sequence[Any],
+    estimator: str = "chain",
+    masks: Sequence[Sequence[Sequence[int]]] | None = None,
+    *,
+    mc_num: int | None = None,
+    strata: int | None = None,
+    seed: int | None = None,
+    cfg_scale: float | None = None,
+    greedy: bool = False,
+    use_tqdm: bool = True,
+) -> "list[Likelihood]":
+    """How likely targets are behind their prompts: one `Likelihood` for each of the pairs (docs/likelihood.md).
+
+    `pairs` are (prompt, target), each a text or a list of token ids. `estimator`: `chain`, each token given those before
+    it, or `mc`, the mean over masks, which are given (`masks`: for each pair lists of 0 and 1 over its target) or drawn
+    as the model's authors draw them: `mc_num` (128), `strata` of them at a time (up to 16), by `seed` (0). `cfg_scale`:
+    guidance; None: the engine's own. `greedy`: whether greedy decoding gives the target, too. Raises SettingError for
+    what cannot be answered.
+    """
+    from vllm_dllm.likelihood.asked import Asked
+    from vllm_dllm.likelihood_requests import loglikelihood
+
+    asked = Asked(estimator, masks, mc_num, strata, seed, cfg_scale, greedy)
+    return loglikelihood(llm, pairs, asked, use_tqdm)
 
 
 def register() -> None:

@@ -276,14 +276,33 @@ class Decoding:
             defer(scores, seen, self.ends)
         return self.rule.select(canvas, scores, seen, rng), scores
 
+    @property
+    def length(self) -> int:
+        """Of the canvas, once all of it exists."""
+        return self.canvas.length
+
+    @property
+    def passes(self) -> int:
+        """Finished so far."""
+        return self.canvas.passes
+
+    def shown(self) -> dict[str, Any]:
+        """For the trace."""
+        return {
+            "prompt_len": self.canvas.prompt_len,
+            "gen_length": self.canvas.gen_length,
+            "cache": self.policy.name,
+            "output_ids": self.canvas.response.tolist(),
+        }
+
     def take_tokens(self) -> list[int]:
         """The response tokens that became final since the last call."""
         start, self.sent = self.sent, self.canvas.final
         return self.canvas.response[start : self.sent].tolist() if self.sent > start else []
 
 
-def choose_together(parts: Mapping[int, tuple[Decoding, Observation]]) -> dict[int, np.ndarray]:
-    """`chosen`, for `finish`, of those that may be asked at once."""
+def choose_together(parts: Mapping[int, tuple[Any, Observation]]) -> dict[int, np.ndarray]:
+    """`chosen`, for `finish`, of those decodings that may be asked at once."""
     asked: dict[int, Asked] = {}
     for i, (decoding, seen) in parts.items():
         if decoding.ranks and seen.finite and len(seen.positions) == len(decoding.canvas.candidates):

@@ -44,13 +44,17 @@ def end_failed(scheduler: Scheduler, sentences: Mapping[str, str]) -> list[Reque
 def add_failed(outputs: dict[int, EngineCoreOutputs], failed: list[Request]) -> None:
     """Add the last output of each of these requests to a step's outputs, which are by client."""
     for request in failed:
-        last = EngineCoreOutput(
-            request_id=request.request_id,
-            new_token_ids=[],
-            finish_reason=request.get_finished_reason(),
-            stop_reason=request.stop_reason,
-            events=request.take_events(),
-            trace_headers=request.trace_headers,
-            prefill_stats=request.take_prefill_stats(),
-        )
-        outputs.setdefault(request.client_index, EngineCoreOutputs()).outputs.append(last)
+        outputs.setdefault(request.client_index, EngineCoreOutputs()).outputs.append(last_output(request))
+
+
+def last_output(request: Request) -> EngineCoreOutput:
+    """Of a request that has ended without another token."""
+    return EngineCoreOutput(
+        request_id=request.request_id,
+        new_token_ids=[],
+        finish_reason=request.get_finished_reason(),
+        stop_reason=request.stop_reason,
+        events=request.take_events(),
+        trace_headers=request.trace_headers,
+        prefill_stats=request.take_prefill_stats(),
+    )

@@ -67,7 +67,6 @@ def check_fields(request: Any, tool_parser: Any, auto_tools: bool, by_priority: 
         if value is not None and not field.harmless(value):
             raise refusal(name, value, field.allowed, field.why)
     _check_extra(extra)
-    _check_echo(request)
     if getattr(request, "tools", None):
         _check_tool_choice(request.tool_choice, tool_parser, auto_tools)
     if getattr(request, "priority", 0) and not by_priority:
@@ -106,15 +105,6 @@ def _check_extra(extra: dict[str, Any]) -> None:
             continue
         if value is not None and asks:
             raise refusal(name, value, "left out", "this API has no such field")
-
-
-def _check_echo(request: Any) -> None:
-    """A chat's `echo`, and a completion's with `logprobs`, asks for log probabilities of the prompt."""
-    if getattr(request, "echo", None) is not True or "prompt_logprobs" not in REFUSED or request.logprobs is None:
-        return
-    beside = "" if isinstance(request.logprobs, bool) else f" with logprobs={request.logprobs}"
-    why = REFUSED["prompt_logprobs"][1]
-    raise SettingError(f"echo=True{beside} is not allowed: it must be False, because {why}")
 
 
 def _check_tool_choice(choice: Any, tool_parser: Any, auto_tools: bool) -> None:

@@ -115,6 +115,8 @@ class Batch:
     tables: dict[str, np.ndarray] = field(default_factory=dict)  # int32 [vocabulary]: classes of tokens that are new
     dropped: list[str] = field(default_factory=list)  # and those that are not needed any more
     guidance: dict[int, Guidance] = field(default_factory=dict)  # by the request's place in the batch, ascending
+    # by the request's place in the batch: int32, for each of its lines the token that is read, whatever is most likely
+    named: dict[int, np.ndarray] = field(default_factory=dict)
     wipe: list[int] = field(default_factory=list)  # pages to be zeroed first, for they hold what is no number
 
     def queries_of(self, i: int) -> np.ndarray:
@@ -133,8 +135,8 @@ class Observation:
     `confidence` is the probability of the chosen token; `margin` the distance of the two largest
     probabilities; `entropy` is in nats; `confidence64` is the confidence of a softmax in float64. The last
     three are there if the pass was asked for them.
-    `logprobs` has, per position, the ids and log probabilities of the chosen token and then the most
-    likely ones, and the chosen token's rank. `signals` are what the pass's probe measured, by name.
+    `logprobs` has, per position, the ids and log probabilities of the chosen (or named) token and then the most
+    likely ones, and that token's rank. `signals` are what the pass's probe measured, by name.
     """
 
     positions: np.ndarray  # canvas positions, ascending

@@ -22,6 +22,7 @@ from vllm_dllm.caching.registry import REASONS
 from vllm_dllm.decoding import Decoding, Finished
 from vllm_dllm.models import is_ours
 from vllm_dllm.passes import Pass
+from vllm_dllm.scoring import Scoring
 
 logger = init_logger(f"vllm.{__name__}")  # below vLLM's own, which has the handler and the level
 
@@ -30,6 +31,7 @@ COUNTERS = {
     "computed_tokens": "Positions computed; a mean over the layers where they compute different numbers.",
     "cacheless_tokens": "Positions that an engine without a cache would have computed: the canvas in each pass, as far as it exists.",
     "absent_tokens": "Positions that did not exist yet in a pass: the canvas behind its horizon (dllm_horizon).",
+    "scoring_passes": "Passes that read how likely tokens are that are there, and unmask nothing.",
     "full_passes": "Passes that computed the whole canvas from the first layer on.",
     "postponed_refreshes": "Passes that went on without a due refresh (dllm_max_delay).",
     "failed_requests": "Requests that ended with an error, for the model's output was not finite or no token was left.",
@@ -56,18 +58,21 @@ class StepCounts:
         if number:
             self.counts[name] += number
 
-    def add_pass(self, req_id: str, decoding: Decoding, done: Pass, finished: Finished) -> None:
+    def add_pass(self, req_id: str, decoding: Decoding | Scoring, done: Pass, finished: Finished) -> None:
         """Count a pass that `decoding` has finished."""
-        counts, canvases = self.counts, len(decoding.ledgers)
+        counts, canvases = self.counts, 1 if done.second is None else 2
         counts["passes"] += 1
         counts["computed_tokens"] += _computed(done, finished.seen.layer_tokens)
         if done.second is not None:
             counts["computed_tokens"] += _computed(done.second, finished.seen.second[1])
         counts["cacheless_tokens"] += done.end * canvases
-        self.count("absent_tokens", (decoding.canvas.length - done.end) * canvases)
+        self.count("absent_tokens", (decoding.length - done.end) * canvases)
         counts["full_passes"] += done.full
         counts["postponed_refreshes"] += decoding.postponed > 0
-        counts[f"pass_unmasked_tokens={len(finished.unmasked)}"] += 1
+        if isinstance(decoding, Scoring):
+            counts["scoring_passes"] += 1
+        else:
+            counts[f"pass_unmasked_tokens={len(finished.unmasked)}"] += 1
         marks, counted = decoding.marks, self.marks.get(req_id, {})
         if marks != counted:
             for reason, pages in marks.items():
@@ -75,9 +80,9 @@ class StepCounts:
                     counts[f"{STALE}={reason}"] += more
             self.marks[req_id] = dict(marks)
 
-    def end_request(self, req_id: str, decoding: Decoding) -> None:
+    def end_request(self, req_id: str, passes: int) -> None:
         self.marks.pop(req_id, None)
-        self.counts[f"request_passes={decoding.canvas.passes}"] += 1
+        self.counts[f"request_passes={passes}"] += 1
 
     def take(self) -> dict[str, int]:
         """What was counted since the last call."""
@@ -150,7 +155,7 @@ class DllmStatLogger(StatLoggerBase):
                 seen["passes"],
                 100 * seen["computed_tokens"] / seen["cacheless_tokens"],
                 seen["full_passes"],
-                seen["pass_unmasked_tokens"] / seen["passes"],
+                seen["pass_unmasked_tokens"] / max(seen["passes"] - seen["scoring_passes"], 1),
             )
 
     def log_engine_initialized(self) -> None:

@@ -37,5 +37,6 @@ def pack(requests: Sequence[Pass], pages: Sequence[Sequence[int]], wipe: Sequenc
         probes=probes,
         edits={i: p.edits for i, p in enumerate(passes) if p.edits is not None},
         guidance={i: Guidance(len(requests) + n, second.scale) for n, (i, second) in enumerate(guided)},
+        named={i: p.named for i, p in enumerate(requests) if p.named is not None},
         wipe=list(wipe),
     )

@@ -28,6 +28,8 @@ from vllm_dllm.overlap import Overlap
 from vllm_dllm.packing import pack
 from vllm_dllm.param_constraints import constraints_of
 from vllm_dllm.passes import Pass
+from vllm_dllm.scored import add_scored, end_scored, prompt_logprobs, scoring_of
+from vllm_dllm.scoring import Scoring
 from vllm_dllm.settings import Settings
 from vllm_dllm.trace import Trace
 from vllm_dllm.vllm_messages import DllmModelRunnerOutput, DllmSchedulerOutput, logprobs_lists
@@ -35,14 +37,31 @@ from vllm_dllm.vllm_messages import DllmModelRunnerOutput, DllmSchedulerOutput, 
 
 @dataclass(eq=False)
 class Running:
-    """A running request's decoding, and where its next pass stands."""
+    """What a running request does, and where its next pass stands."""
 
-    decoding: Decoding
+    decoding: Decoding | Scoring
     pages: list[list[int]]  # of its canvas and, with guidance, of its second one: the same until it ends
+    then: Decoding | None = None  # of a request whose prompt is scored first
+    prompt: Scoring | None = None  # that, once it is done, until its first token takes it along
+    before: int = 0  # its passes
     planned: Pass | None = None  # the pass that waits for a step
     in_flight: bool = False  # a pass is in a step whose output has not come back
     left_out: int = 0  # steps in a row that had no room for the pass
     weights: int | None = None  # how often the worker's weights had been changed when all was computed last
+
+    @property
+    def passes(self) -> int:
+        """Finished so far."""
+        return self.before + self.decoding.passes
+
+    def goes_on(self) -> bool:
+        """Whether it decodes, now that it has scored."""
+        if self.then is None:
+            return False
+        assert isinstance(self.decoding, Scoring)
+        self.before = self.decoding.passes
+        self.prompt, self.decoding, self.then = self.decoding, self.then, None
+        return True
 
     def mixed(self, done: Pass, weights: int) -> bool:
         """Whether the pass attended to keys and values that other weights had made. A full pass attends to its own."""
@@ -129,7 +148,7 @@ class DllmScheduler(Scheduler):
             ids = scheduled.keys()
             step = [(i, self.active[i], p) for i, p in zip(ids, passes, strict=True)]
             self.steps[self.current_step] = step
-            tables = [r.pages[0] for _, r, _ in step] + [table for _, r, _ in step for table in r.pages[1:]]
+            tables = [r.pages[0] for _, r, _ in step] + [r.pages[1] for _, r, p in step if p.second is not None]
             self.overlap.sent(alone=len(self.steps) == 1)
         output = DllmSchedulerOutput(
             scheduled_new_reqs=[],  # a batch says all there is to know: the worker keeps no request
@@ -208,8 +227,7 @@ class DllmScheduler(Scheduler):
             if not self._allocate(request, asks.canvases, asks.length, bool(self.running or admitted)):
                 break
             self.waiting.pop_request()
-            decoding = self._start(request, asks.settings, asks.text)
-            running = self.active[request.request_id] = Running(decoding, self._pages(request))
+            running = self.active[request.request_id] = self._start(request, asks.settings, asks.text)
             running.planned = running.decoding.plan()
             request.status = RequestStatus.RUNNING
             if self.log_stats:
@@ -234,7 +252,14 @@ class DllmScheduler(Scheduler):
             self.seconds[request.request_id] = second
         return True
 
-    def _start(self, request: Request, settings: Settings, text: GivenText) -> Decoding:
+    def _start(self, request: Request, settings: Settings, text: GivenText) -> Running:
+        scoring, decodes = scoring_of(request, self.traits, settings.cfg_scale, recorded=self.trace is not None)
+        decoding = self._decoding(request, settings, text) if decodes else None
+        first = scoring or decoding
+        assert first is not None
+        return Running(first, self._pages(request), None if first is decoding else decoding)
+
+    def _decoding(self, request: Request, settings: Settings, text: GivenText) -> Decoding:
         params = request.sampling_params
         sampling = Sampling(
             params.temperature,
@@ -275,25 +300,34 @@ class DllmScheduler(Scheduler):
         """Unmask, then hand the tokens that became final to vLLM's own stop, output and streaming code."""
         assert isinstance(scheduler_output, DllmSchedulerOutput)
         failed: list[Request] = []
+        ended: list[tuple[Request, Scoring]] = []
         if scheduler_output.batch is not None:
             assert isinstance(model_runner_output, DllmModelRunnerOutput)
             self.overlap.came(len(model_runner_output.req_ids), len(self.running), alone=len(self.steps) == 1)
-            broken = self._observe(scheduler_output, model_runner_output)
+            broken, scored = self._observe(scheduler_output, model_runner_output)
             self.counts.count("failed_requests", len(broken))
             failed = end_failed(self, broken)
+            ended = end_scored(self, scored)
         outputs = super().update_from_output(scheduler_output, model_runner_output)
         add_failed(outputs, failed)
+        add_scored(outputs, ended)
         return outputs
 
-    def _observe(self, step: DllmSchedulerOutput, output: DllmModelRunnerOutput) -> dict[str, str]:
-        """Finish the step's passes. The requests whose decoding cannot go on, each with a sentence that says why."""
+    def _observe(
+        self, step: DllmSchedulerOutput, output: DllmModelRunnerOutput
+    ) -> tuple[dict[str, str], dict[str, Scoring]]:
+        """Finish the step's passes. The requests whose decoding cannot go on, each with a sentence that says why; and those
+        that have scored all they wanted."""
         batch, observation = step.batch, output.observation
         assert batch is not None and observation is not None
         logprobs: list[tuple[int, list[Any]]] = []
         broken: dict[str, str] = {}
+        scored: dict[str, Scoring] = {}
         starts = batch.read_starts.tolist()
         output.sampled_token_ids = []
-        going: dict[int, tuple[Decoding, Observation]] = {}  # by their places: those whose pass is to be finished
+        going: dict[
+            int, tuple[Decoding | Scoring, Observation]
+        ] = {}  # by their places: those whose pass is to be finished
         step_passes = self.steps.pop(step.step)
         for i, (req_id, running, done) in enumerate(step_passes):
             second = batch.guidance[i].entry if i in batch.guidance else None
@@ -309,7 +343,7 @@ class DllmScheduler(Scheduler):
             else:
                 going[i] = running.decoding, seen
         chosen = choose_together(going)
-        for i, (req_id, _, done) in enumerate(step_passes):
+        for i, (req_id, running, done) in enumerate(step_passes):
             tokens: list[int] = []
             if i in going:
                 decoding, seen = going[i]
@@ -323,12 +357,18 @@ class DllmScheduler(Scheduler):
                 else:
                     self.counts.add_pass(req_id, decoding, done, finished)
                     tokens = decoding.take_tokens()
+                    if isinstance(decoding, Scoring):
+                        if decoding.done and not running.goes_on():
+                            scored[req_id] = decoding
+                    elif tokens and running.prompt is not None:
+                        output.prompt_logprobs_dict[req_id] = prompt_logprobs(running.prompt)
+                        running.prompt = None
                     if decoding.logprobs is not None:
                         logprobs.append((i, decoding.logprobs[first : decoding.sent]))
             output.sampled_token_ids.append(tokens)
         if logprobs:
             output.logprobs = logprobs_lists(logprobs, len(output.req_ids))
-        return broken
+        return broken, scored
 
     def _wipe(self, pages: Iterable[int]) -> None:
         """Zero pages of a request that is not finite before anybody gets them: attention gives what a page holds behind a
@@ -359,7 +399,7 @@ class DllmScheduler(Scheduler):
     def _free_request(self, request: Request, delay_free_blocks: bool = False):
         running = self.active.pop(request.request_id, None)
         if running is not None:
-            self.counts.end_request(request.request_id, running.decoding)
+            self.counts.end_request(request.request_id, running.passes)
             if self.trace is not None:
                 self.trace.write(request, running.decoding)
         return super()._free_request(request, delay_free_blocks)
@@ -380,7 +420,7 @@ class DllmScheduler(Scheduler):
         assert not running & waiting, "a request runs and waits"
         assert running | waiting == set(self.requests), "a request neither runs nor waits"
         pool = self.kv_cache_manager.block_pool
-        assert set(self.seconds) == {i for i, r in self.active.items() if r.decoding.second}, "second canvases"
+        assert set(self.seconds) == {i for i, r in self.active.items() if len(r.pages) == 2}, "second canvases"
         assert all(r.pages == self._pages(self.requests[i]) for i, r in self.active.items()), "pages changed"
         held = [page for running in self.active.values() for pages in running.pages for page in pages]
         assert len(held) == len(set(held)), "a page belongs to two requests"

@@ -7,6 +7,7 @@ from vllm.logger import init_logger
 from vllm.v1.request import Request
 
 from vllm_dllm.decoding import Decoding
+from vllm_dllm.scoring import Scoring
 
 logger = init_logger(f"vllm.{__name__}")
 
@@ -18,23 +19,19 @@ def external_id(request_id: str) -> str:
 
 class Trace:
     """Appends to a file. A line has `request_id` (as the client knows it), `finish_reason`, `prompt_len`,
-    `gen_length`, `cache`, `output_ids` (the whole response; what was never unmasked is the mask token), and
-    lists with one entry for each pass: what `PassRecord` has.
+    `gen_length`, `cache`, `output_ids` (the whole response; what was never unmasked is the mask token; of a request that
+    scores, its target), and lists with one entry for each pass: what `PassRecord` has.
     """
 
     def __init__(self, path: str):
         # unbuffered: a line is one write, so that engines side by side (data parallelism) can share the file
         self.file = open(path, "ab", buffering=0)  # noqa: SIM115 (open as long as the engine)
 
-    def write(self, request: Request, decoding: Decoding) -> None:
+    def write(self, request: Request, decoding: Decoding | Scoring) -> None:
         line = {
             "request_id": external_id(request.request_id),
             "finish_reason": str(request.get_finished_reason()),
-            "prompt_len": decoding.canvas.prompt_len,
-            "gen_length": decoding.canvas.gen_length,
-            "cache": decoding.policy.name,
-            "output_ids": decoding.canvas.response.tolist(),
-        }
+        } | decoding.shown()
         passes = [record.columns() for record in decoding.record or ()]
         line |= {key: [p[key] for p in passes] for key in (passes[0] if passes else ())}
         try:

@@ -20,6 +20,7 @@ from vllm_dllm.engine_config import model_traits, server_settings
 from vllm_dllm.given_text import NO_TEXT, SUFFIX, TEMPLATE, GivenText, given_text, with_token_ids
 from vllm_dllm.options import SettingError
 from vllm_dllm.param_constraints import check_ends, check_leaves, check_tokens, constraints_of
+from vllm_dllm.scored import Target, target_of
 from vllm_dllm.settings import Settings
 from vllm_dllm.vllm_messages import LOOKS
 
@@ -28,8 +29,7 @@ UNBUILT = "it is not built for diffusion decoding"
 
 # parameter -> (the values that change nothing, why others are refused)
 REFUSED = {
-    "prompt_logprobs": ((None,), "prompt tokens are not predicted"),
-    "prompt_logprob_token_ids": ((None,), "prompt tokens are not predicted"),
+    "prompt_logprob_token_ids": ((None,), UNBUILT),
     "thinking_token_budget": ((None,), ONCE),
     "logprob_token_ids": ((None, []), UNBUILT),
     "trace_decode_token_ids": ((None, []), UNBUILT),
@@ -147,6 +147,7 @@ class Checked(NamedTuple):
     extra_args: dict[str, Any] | None
     settings: Settings
     text: GivenText
+    target: Target | None = None  # of a request that scores
 
 
 def check_request(
@@ -161,16 +162,29 @@ def check_request(
     """
     check_params(params)
     check_prompt(config, prompt_ids)
+    target = target_of(params)
     extra_args = with_token_ids(params.extra_args, encode)
     text = given_text(extra_args)
     text.check_ids(config.model_config.get_vocab_size(), model_traits(config).mask_id)
     length = response_length(config, len(prompt_ids), params.max_tokens, text)
     settings = server_settings(config).of_request(extra_args)
-    settings.check_canvas(length)
-    check_constraints(config, params, settings, prompt_ids, length, text)
+    if target is None:
+        settings.check_canvas(length)
+        check_constraints(config, params, settings, prompt_ids, length, text)
+        check_prompt_logprobs(config, params, prompt_ids)
     if settings.cfg_scale:
         check_guidance(config, settings.cfg_scale, len(prompt_ids) + length + len(text.suffix))
-    return Checked(length, extra_args, settings, text)
+    return Checked(length, extra_args, settings, text, target)
+
+
+def check_prompt_logprobs(config: VllmConfig, params: SamplingParams, prompt_ids: Sequence[int]) -> None:
+    """Raise SettingError for log probabilities of a prompt that has the mask token in it."""
+    mask_id = model_traits(config).mask_id
+    if params.prompt_logprobs is not None and mask_id in prompt_ids[1:]:
+        raise SettingError(
+            f"prompt_logprobs={params.prompt_logprobs} is not allowed with {mask_id}, the mask token, in the prompt: it is "
+            "what stands where a token is not known"
+        )
 
 
 def encoder(config: VllmConfig, tokenizer: Any) -> Callable[[str], Sequence[int]] | None:

@@ -18,8 +18,6 @@ PROMPT = as_prompt(head("echo abc"))
 # (arguments of SamplingParams, what the message must name: parameter, value, what is allowed)
 PARAMETERS = [
     (dict(structured_outputs=StructuredOutputsParams(grammar="x")), ["structured_outputs.grammar='x'", "regular"]),
-    (dict(prompt_logprobs=2), ["prompt_logprobs=2", "must be None"]),
-    (dict(prompt_logprobs=0), ["prompt_logprobs=0", "must be None"]),
     (dict(repetition_penalty=1e-40), ["repetition_penalty=1e-40", "from 1e-30 to 1e+30"]),
     (dict(logit_bias={5: float("inf")}), ["logit_bias with inf for token 5", "a finite number"]),
     (dict(logit_bias={128: 1.0}), ["logit_bias", "128"]),

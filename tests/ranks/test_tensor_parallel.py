@@ -5,15 +5,16 @@ executor.
 """
 
 import os
-import random
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from unittest import mock
 
+import likelihood_cases
 import pytest
 from common import ROOT, Engine
 from golden_cases import differences, sample
+from likelihood_cases import together
 from sampling import Sampling
 
 from vllm_dllm.engine_config import BIND, THREADS
@@ -30,10 +31,10 @@ def start(model: str, executor: str, folder: Path, environment: dict[str, str], 
 
 
 def check_golden(engine: Engine, model: str, sampling: Sampling) -> None:
-    """Some cases of each policy of each golden file in one go, 16 running at any time, policies and settings mixed."""
+    """Some cases of each policy of each golden file in one go, 16 running at any time, policies and settings mixed, and
+    likelihoods among them."""
     batch = sample(model, sampling, least=3)
-    random.Random(sampling.seed).shuffle(batch)
-    sampling.check(differences(engine, batch))
+    sampling.check(together(engine, likelihood_cases.sample(model, sampling, 3), batch, sampling.seed))
 
 
 @pytest.fixture(scope="module")

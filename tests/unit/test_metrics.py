@@ -46,7 +46,7 @@ def test_passes_of_dual():
     request, counts = decoding(cache="dual", block_length=4, tokens_per_step=3), StepCounts()
     while not request.canvas.done:
         one_pass(counts, request)
-    counts.end_request("a", request)
+    counts.end_request("a", request.passes)
     assert nonzero(counts.take()) == {
         "passes": 4,
         "computed_tokens": 12 + 4 + 12 + 4,

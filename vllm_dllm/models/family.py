@@ -11,8 +11,8 @@ from transformers import PretrainedConfig
 class Family:
     """One family of models, described.
 
-    `sampler` and `steps` are names of what lives elsewhere (worker/readout.py, unmasking/): models import nothing of
-    decoding.
+    `sampler`, `steps` and `masks` are names of what lives elsewhere (worker/readout.py, unmasking/, likelihood/): models
+    import nothing of decoding.
     """
 
     name: str
@@ -27,6 +27,7 @@ class Family:
     steps: Literal["llada", "dream"]  # which rule counts a fixed number of passes
     end_of_turn: str  # the token that its chat template puts behind a turn
     drop_behind_end: bool = False  # the default of `dllm_drop_behind_end`
+    masks: Literal["counts", "times"] = "counts"  # how the authors' evaluation masks a target (likelihood/draws.py)
     tokenizer: type | None = None  # a class for the `tokenizer_class` that transformers does not know
     # what tells other models under these architectures, which are decoded in another way: an option of config.json or
     # generation_config.json, or a token -> that model's name

@@ -289,7 +289,7 @@ class DllmModelRunner:
         self._update_tables(batch)
         if len(places) < len(hidden):  # they are ascending: else it is all of them
             hidden = hidden.index_select(0, self._to_device(places))
-        reading = self._read(hidden, batch.read_starts, batch.readouts, batch.edits, batch.guidance)
+        reading = self._read(hidden, batch.read_starts, batch.readouts, batch.edits, batch.guidance, batch.named)
         return Launched(req_ids, reading, self.model.weights, signals, layer_tokens)
 
     def _update_tables(self, batch: Batch) -> None:
@@ -306,10 +306,11 @@ class DllmModelRunner:
         readouts: list[Readout],
         edits: Mapping[int, Edits] | None = None,
         guidance: Mapping[int, Guidance] | None = None,
+        named: Mapping[int, np.ndarray] | None = None,
     ) -> Reading | None:
         """Hidden states [N, hidden size] through the output head, as many at once as there is room for their logits."""
         return self.reader.start(
-            lambda lines: self.model.compute_logits(rows[lines]), read_starts, readouts, edits, guidance
+            lambda lines: self.model.compute_logits(rows[lines]), read_starts, readouts, edits, guidance, named
         )
 
     def _prepare(self, inputs: Inputs, for_capture: bool = False) -> Forward:

@@ -1,12 +1,13 @@
 """From logits to tokens, confidences and the signals a pass was asked for. They leave the device in one copy."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from vllm.triton_utils import HAS_TRITON
+from vllm.utils.torch_utils import async_tensor_h2d
 
 from vllm_dllm.messages import Edits, Guidance, Readout, StepObservation
 from vllm_dllm.worker.edits import apply, edit_lines
@@ -45,12 +46,14 @@ class Reader:
         readouts: list[Readout],
         edits: Mapping[int, Edits] | None = None,
         guidance: Mapping[int, Guidance] | None = None,
+        named: Mapping[int, np.ndarray] | None = None,
     ) -> "Reading | None":
         """`head` gives the logits of some of the lines, which may be overwritten; it is asked for a piece at a time.
 
         Request i has lines read_starts[i] to read_starts[i + 1], and `edits` what is done to them first. Before that,
-        those in `guidance` are put together with their second canvases', which come behind all requests'. None where the
-        head gives nothing (tensor-parallel ranks other than the first).
+        those in `guidance` are put together with their second canvases', which come behind all requests'. Of requests in
+        `named` the log probabilities of these tokens are read, and nothing else. None where the head gives nothing
+        (tensor-parallel ranks other than the first).
         """
         guided = _guided(read_starts, guidance or {})
         read_starts = read_starts[: len(readouts) + 1]
@@ -58,7 +61,9 @@ class Reader:
         # a chunk at a time: what must be done in float32, or beside logits that stay as they are
         late = {i: e for i, e in edits.items() if e.adjusted or readouts[i].logprobs is not None}
         early = {i: e for i, e in edits.items() if i not in late}
-        groups = _groups(read_starts, readouts, late)
+        named = named or {}
+        members = _members(readouts, named)
+        groups = _groups(read_starts, readouts, late, members)
         result = None
         most = LINES // 4 if guided else LINES  # twice the logits, and in float32
         for start, stop in pairwise(_cuts(groups, int(read_starts[-1]), most)):
@@ -66,7 +71,7 @@ class Reader:
             if guided:
                 logits = guide(logits, start, stop, head, guided)
             if logits is not None:
-                result = result or Reading(int(read_starts[-1]), logits, readouts)
+                result = result or Reading(read_starts, logits, readouts, named, members)
                 if early:
                     apply(logits, start, read_starts, early, self.tables)
                 self._read_piece(logits, start, groups, result, late)
@@ -93,10 +98,15 @@ class Reader:
             edit = late.get(first)
             if self.kernel is not None and edit is None and _greedy(readout):
                 continue
+            tokens_named = result.named.get(first)
             step = CHUNK if readout.temperature > 0 else max(CHUNK, ROOM // logits.shape[-1])
             for low in range(max(start, first_line), min(stop, stop_line), step):
                 lines = slice(low - first_line, min(low + step, stop, stop_line) - first_line)
                 chunk, tokens, values = logits[lines].float(), packed[0, lines], packed[1:4, lines].view(torch.float32)
+                if tokens_named is not None:
+                    part = top_logprobs(chunk, tokens_named[low - start :][: len(chunk)], readout.logprobs or 0)
+                    result.logprobs.setdefault(first, []).append(part)
+                    continue
                 raw = chunk
                 if edit is not None:
                     raw = chunk if readout.logprobs is None else chunk.clone()
@@ -166,10 +176,25 @@ class Reading:
     packed     int32 [5, N]: token, then the bits of confidence, margin and entropy in float32, and whether the line is
                broken (see `_set_aside`). Margin and entropy are zeros where nobody wants them.
     doubles    float64 [N], if somebody wants confidences in it
-    logprobs   of the requests that want them, by their place: `top_logprobs` of some lines each
+    logprobs   of the requests that want them, by their place: `top_logprobs` of some lines each. Neighbours that name
+               tokens alike have theirs together, by the first one's place
     """
 
-    def __init__(self, count: int, logits: torch.Tensor, readouts: list[Readout]):
+    def __init__(
+        self,
+        read_starts: np.ndarray,
+        logits: torch.Tensor,
+        readouts: list[Readout],
+        named: Mapping[int, np.ndarray],
+        members: dict[int, list[int]],
+    ):
+        count = int(read_starts[-1])
+        self.members = members
+        self.starts = read_starts.tolist()
+        self.named = {
+            first: async_tensor_h2d(np.concatenate([named[i] for i in those]).astype(np.int64), logits.device)
+            for first, those in members.items()
+        }
         self.packed = logits.new_zeros((5, count), dtype=torch.int32)
         self.doubles = logits.new_zeros(count, dtype=torch.float64) if any(r.confidence64 for r in readouts) else None
         self.logprobs: dict[int, list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]] = {}
@@ -194,10 +219,20 @@ class Reading:
             margin=values[1] if self.margin else None,
             entropy=values[2] if self.entropy else None,
             confidence64=None if self.doubles is None else next(arrays),
-            logprobs={i: (next(arrays), next(arrays), next(arrays)) for i in self.logprobs},
+            logprobs=self._logprobs(arrays),
             broken=_places(packed[4]),
             vocab_size=self.vocab_size,
         )
+
+    def _logprobs(self, arrays: Iterator[np.ndarray]) -> dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """By each request's place."""
+        found = {}
+        for first in self.logprobs:
+            ids, logprobs, ranks = next(arrays), next(arrays), next(arrays)
+            for i in self.members.get(first, [first]):
+                lines = slice(self.starts[i] - self.starts[first], self.starts[i + 1] - self.starts[first])
+                found[i] = ids[lines], logprobs[lines], ranks[lines]
+        return found
 
 
 def _kernel(device: torch.device) -> Callable[[torch.Tensor, int, torch.Tensor], None] | None:
@@ -236,13 +271,32 @@ def _places(flags: np.ndarray) -> np.ndarray | None:
     return found if len(found) else None
 
 
-def _groups(read_starts: np.ndarray, readouts: list[Readout], late: Mapping[int, Edits]) -> list[Group]:
-    """Neighbours that read the same greedily are read at once, but for those in `late`."""
+def _members(readouts: list[Readout], named: Mapping[int, np.ndarray]) -> dict[int, list[int]]:
+    """Neighbours that name tokens and read alike, by the first one's place."""
+    found: dict[int, list[int]] = {}
+    first = -1
+    for i in sorted(named):
+        if first < 0 or i != found[first][-1] + 1 or readouts[i] != readouts[first]:
+            first = i
+            found[first] = []
+        found[first].append(i)
+    return found
+
+
+def _groups(
+    read_starts: np.ndarray, readouts: list[Readout], late: Mapping[int, Edits], members: Mapping[int, list[int]]
+) -> list[Group]:
+    """Neighbours that read the same greedily are read at once, but for those in `late`; so are those that name tokens."""
     groups: list[Group] = []
+    naming = {i for those in members.values() for i in those}
     for i, readout in enumerate(readouts):
         start, stop = int(read_starts[i]), int(read_starts[i + 1])
+        if i in naming:
+            if i in members:
+                groups.append((start, int(read_starts[members[i][-1] + 1]), i, readout))
+            continue
         alone = readout.temperature > 0 or readout.logprobs is not None or i in late
-        if groups and not alone and groups[-1][3] == readout and groups[-1][2] not in late:
+        if groups and not alone and groups[-1][3] == readout and groups[-1][2] not in {*late, *naming}:
             groups[-1] = (groups[-1][0], stop, groups[-1][2], readout)
         else:
             groups.append((start, stop, i, readout))

@@ -15,6 +15,7 @@ DREAM = Family(
     sampler="categorical",
     steps="dream",
     end_of_turn="<|im_end|>",
+    masks="times",
     tokenizer=DreamTokenizer,
     foreign=dict.fromkeys(("expand_token_id", "delete_token_id", "<|expand|>", "<|delete|>"), "DreamOn"),
 )

@@ -1,0 +1,5 @@
+"""The server's own HTTP routes: an `EndpointPlugin` of vLLM's for each, in ENDPOINTS. patches/endpoints.py attaches them."""
+
+from vllm_dllm.endpoints.loglikelihood import LoglikelihoodEndpoint
+
+ENDPOINTS = (LoglikelihoodEndpoint,)

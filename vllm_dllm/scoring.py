@@ -1,0 +1,123 @@
+"""One request's scoring: how likely a target is behind its prompt, one masked canvas after the other.
+
+    passes.pass_of(n) --> Pass: the whole canvas --> (the worker) --> log probabilities of the target's own tokens
+
+A request that scores stands beside others that decode (decoding.py), and is asked the same by the scheduler. Nothing
+is unmasked, and no key outlives its pass.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from vllm_dllm.decoding import Finished, NotFinite
+from vllm_dllm.likelihood.passes import Passes
+from vllm_dllm.messages import Observation, Readout
+from vllm_dllm.passes import Pass
+from vllm_dllm.records import PassRecord
+from vllm_dllm.settings import ModelTraits
+
+NOTHING = np.empty(0, np.int64)
+
+
+class Scoring:
+    """The passes over one target, each of which reads some of its tokens."""
+
+    ranks = False  # there is no rule to ask
+    oldest_mark = -1  # nor a page that could go stale: all is recomputed in each pass
+    postponed = 0
+    marks: dict[str, int] = {}
+    logprobs = None  # of generated tokens
+    sent = 0
+
+    def __init__(
+        self,
+        prompt_ids: Sequence[int],
+        target_ids: Sequence[int],
+        passes: Passes,
+        traits: ModelTraits,
+        cfg_scale: float = 0.0,
+        top: int | None = None,
+        recorded: bool = False,
+    ):
+        """`cfg_scale`: guidance by a second canvas whose prompt is masked; 0: none. `top`: what each pass reads is kept
+        whole, with so many of the most likely tokens beside each of the target's (-1: all)."""
+        self.mask_id, self.row_shift = traits.mask_id, traits.row_shift
+        self.tokens = np.asarray([*prompt_ids, *target_ids], np.int32)
+        self.start = len(prompt_ids)
+        self.work = passes
+        self.cfg_scale = cfg_scale
+        self.readout = Readout(logprobs=top or 0)
+        self.queries = np.arange(len(self.tokens), dtype=np.int32)
+        self.passes = 0  # finished so far
+        self.scores = np.zeros(len(passes))  # of each pass: the sum of the log probabilities that it read
+        # of each pass: ids, log probabilities and ranks, where they are kept
+        self.rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]] | None = None if top is None else []
+        self.record: list[PassRecord] | None = [] if recorded else None
+
+    @property
+    def length(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def done(self) -> bool:
+        return self.passes == len(self.work)
+
+    def plan(self) -> Pass:
+        """The next pass."""
+        masked, read = (part + self.start for part in self.work.pass_of(self.passes))
+        token_ids = self.tokens.copy()
+        token_ids[masked] = self.mask_id
+        planned = Pass(
+            number=self.passes,
+            queries=self.queries,
+            token_ids=token_ids,
+            end=self.length,
+            reads=read,
+            places=(read + self.row_shift).astype(np.int32),
+            readout=self.readout,
+            edits=None,
+            probe=None,
+            stale_pages=0,
+            clock=0,
+            named=self.tokens[read],
+        )
+        if not self.cfg_scale:
+            return planned
+        token_ids = token_ids.copy()
+        token_ids[: self.start] = self.mask_id
+        return planned._replace(second=planned._replace(token_ids=token_ids, named=None, scale=self.cfg_scale))
+
+    replan = redo = plan  # a pass depends on nothing but its number
+
+    def postpone(self, planned: Pass) -> None:
+        """It cannot go on with less."""
+
+    def refresh(self) -> None:
+        """Every pass recomputes everything."""
+
+    def finish(self, done: Pass, seen: Observation, chosen: Any = None) -> Finished:
+        """Keep what the pass read. Raises NotFinite."""
+        assert done.number == self.passes, f"pass {done.number} is finished where pass {self.passes} is under way"
+        if not seen.finite or seen.logprobs is None:
+            raise NotFinite
+        score = seen.logprobs[1][:, 0].sum(dtype=np.float64)
+        if not np.isfinite(score):  # a token whose logit is -inf
+            raise NotFinite
+        self.scores[self.passes] = score
+        if self.rows is not None:
+            self.rows.append(seen.logprobs)
+        self.passes += 1
+        if self.record is not None:
+            self.record.append(PassRecord(done.tokens, done.full, [], 0))
+        return Finished(NOTHING, seen)
+
+    def take_tokens(self) -> list[int]:
+        """There is nothing to find."""
+        return []
+
+    def shown(self) -> dict[str, Any]:
+        """For the trace."""
+        target = self.tokens[self.start :].tolist()
+        return {"prompt_len": self.start, "gen_length": len(target), "cache": "none", "output_ids": target}
