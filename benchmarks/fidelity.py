@@ -1,6 +1,6 @@
 """What each caching policy costs in accuracy and saves in time, on graded prompts, over a sweep of its knobs.
 
-    python benchmarks/fidelity.py                      everything: docs/fidelity.json, .md and .svg (see below)
+    python benchmarks/fidelity.py                      everything: docs/fidelity.json, .md and pictures (see below)
     python benchmarks/fidelity.py --policies entropy   these policies anew, the others as they are in the file
     python benchmarks/fidelity.py --main               the curves alone: each policy's main setting
     python benchmarks/fidelity.py --resume             what the file lacks
@@ -9,17 +9,13 @@
 One engine for each bundled checkpoint, float32, greedy. The prompts are drawn by checkpoints/tasks.py, as many of each
 kind, and a response is right if it is, up to its EOS, the one right answer. A second set of prompts is
 for the policies' defaults alone. Beside the numbers (--json FILE) go FILE's tables (.md: between its marks, if it
-has any) and picture (.svg, needs `pip install .[benchmark]`).
+has any) and pictures (-MODEL.svg, need `pip install .[compare]`).
 """
 
 import argparse
-import json
-import os
-import platform
 import random
 import sys
 import tempfile
-import time
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -29,6 +25,7 @@ from fidelity_runs import Runs, pack
 from fidelity_sweeps import CHECKPOINTS, ROOT, SWEEPS, Sweep, explicit, sweeps
 
 from vllm_dllm.caching.registry import POLICIES
+from vllm_dllm.compare.answers import Bench, machine
 
 sys.path.append(str(ROOT / "checkpoints"))
 import tasks  # noqa: E402
@@ -63,73 +60,44 @@ def draw_prompts(number: int, seed: int) -> list[tuple[str, str]]:
     return [tasks.sample(rng, kind) for kind in islice(cycle(tasks.TASKS), number)]
 
 
-class Bench:
+def start(checkpoint: str, in_flight: int, trace: Path, max_model_len: int = 256) -> Bench:
     """An engine with one checkpoint."""
-
-    def __init__(self, checkpoint: str, in_flight: int, trace: Path, max_model_len: int = 256):
-        from vllm import LLM
-
-        self.checkpoint, self.trace = checkpoint, trace
-        trace.touch()
-        server: dict[str, Any] = {"dllm_trace": str(trace)}
-        if any(POLICIES[s.cache].needs_hidden() for s in sweeps(checkpoint)):
-            server["dllm_hidden_cache"] = True
-        self.llm = LLM(
-            str(ROOT / "checkpoints" / checkpoint),
-            dtype="float32",
-            max_model_len=max_model_len,
-            max_num_seqs=in_flight,
-            max_num_batched_tokens=max_model_len * in_flight,  # a full pass of every request fits into a step
-            kv_cache_memory_bytes=1 << 28,
-            additional_config=server,
-        )
-        self.tokenizer = self.llm.get_tokenizer()
-
-    def close(self) -> None:
-        self.llm.llm_engine.engine_core.shutdown()
-
-    def encode(self, turn: str) -> dict[str, list[int]]:
-        chat = [{"role": "user", "content": turn}]
-        ids = self.tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
-        return {"prompt_token_ids": ids}
-
-    def run(
-        self, prompts: list[tuple[str, str]], settings: dict[str, Any], seed: int, max_tokens: int = GEN_LENGTH
-    ) -> dict[str, Any]:
-        """One run's numbers (fidelity_runs.py says which)."""
-        from vllm import SamplingParams
-
-        rng = random.Random(seed)
-
-        def params() -> SamplingParams:
-            own = dict(settings)
-            if own["dllm_score"] == "random":  # one order for each prompt, whatever the policy
-                own["dllm_scores"] = [rng.random() for _ in range(max_tokens)]
-            return SamplingParams(temperature=0, max_tokens=max_tokens, extra_args=own)
-
-        inputs = [self.encode(turn) for turn, _ in prompts]
-        before = self.trace.stat().st_size
-        begin = time.perf_counter()
-        outputs = self.llm.generate(inputs, [params() for _ in prompts], use_tqdm=False)
-        seconds = time.perf_counter() - begin
-        with self.trace.open() as file:
-            file.seek(before)
-            traces = [json.loads(line) for line in file]
-        assert len(traces) == len(prompts), f"{len(traces)} requests traced, not {len(prompts)}"
-        return {
-            "right": pack(o.outputs[0].text == want for o, (_, want) in zip(outputs, prompts, strict=True)),
-            "computed": round(sum(map(computed_tokens, traces))),
-            "passes": sum(len(t["query_tokens"]) for t in traces),
-            "answered": sum(len(o.outputs[0].token_ids) for o in outputs),
-            "seconds": round(seconds, 3),
-        }
+    hidden = any(POLICIES[s.cache].needs_hidden() for s in sweeps(checkpoint))
+    return Bench(
+        trace,
+        {"dllm_hidden_cache": True} if hidden else {},
+        model=str(ROOT / "checkpoints" / checkpoint),
+        dtype="float32",
+        max_model_len=max_model_len,
+        max_num_seqs=in_flight,
+        max_num_batched_tokens=max_model_len * in_flight,  # a full pass of every request fits into a step
+        kv_cache_memory_bytes=1 << 28,
+    )
 
 
-def computed_tokens(trace: dict[str, Any]) -> float:
-    """Positions that a request's passes computed; a mean over the layers where they compute different numbers."""
-    if "layer_tokens" in trace:
-        return sum(sum(layers) / len(layers) for layers in trace["layer_tokens"])
-    return sum(trace["query_tokens"])
+def ask(
+    bench: Bench, prompts: list[tuple[str, str]], settings: dict[str, Any], seed: int, max_tokens: int = GEN_LENGTH
+) -> dict[str, Any]:
+    """One run's numbers (fidelity_runs.py says which)."""
+    from vllm import SamplingParams
+
+    rng = random.Random(seed)
+
+    def params() -> SamplingParams:
+        own = dict(settings)
+        if own["dllm_score"] == "random":  # one order for each prompt, whatever the policy
+            own["dllm_scores"] = [rng.random() for _ in range(max_tokens)]
+        return SamplingParams(temperature=0, max_tokens=max_tokens, extra_args=own)
+
+    found = bench.run([(bench.encode(turn), params()) for turn, _ in prompts])
+    assert found is not None
+    return {
+        "right": pack(a.text == want for a, (_, want) in zip(found.answers, prompts, strict=True)),
+        "computed": found.computed,
+        "passes": found.passes,
+        "answered": found.tokens,
+        "seconds": found.seconds,
+    }
 
 
 def due(args: argparse.Namespace, checkpoint: str) -> list[tuple[int, dict[str, Any]]]:
@@ -157,14 +125,14 @@ def measure(args: argparse.Namespace, runs: Runs, checkpoint: str) -> None:
     if not work:
         return
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(checkpoint, args.in_flight, Path(folder) / "trace.jsonl")
+        bench = start(checkpoint, args.in_flight, Path(folder) / "trace.jsonl")
         try:
             sets = {seed: draw_prompts(args.prompts, seed) for seed in (args.seed, args.seed + 1)}
             # warms up: on CPU every number of rows that is new costs the making of a kernel
-            bench.run(sets[args.seed], work[0][1], args.seed)
+            ask(bench, sets[args.seed], work[0][1], args.seed)
             for round_ in range(args.rounds):
                 for number, (seed, settings) in enumerate(work, 1):
-                    measured = bench.run(sets[seed], settings, seed)
+                    measured = ask(bench, sets[seed], settings, seed)
                     runs.add(checkpoint, seed, settings, measured, fastest=round_ > 0)
                     runs.write()
                     right = int(measured["right"], 16).bit_count()
@@ -191,15 +159,6 @@ def main() -> None:
         for checkpoint in args.checkpoints:
             measure(args, runs, checkpoint)
     write_report(runs)
-
-
-def machine() -> str:
-    """In words, without names: what the speed was measured on."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"{len(os.sched_getaffinity(0))} cores of a {platform.machine()} CPU"
 
 
 if __name__ == "__main__":

@@ -2,22 +2,23 @@
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
-from fidelity_runs import Compared, Curve, Runs
+from fidelity_runs import Compared, Runs
 from fidelity_sweeps import CHECKPOINTS, Sweep, explicit, sweeps
 
 MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+LOWEST, DEAREST = -4, 115  # points, percent; curves run off the picture there
 HEAD = ("policy", "setting", "right", "points", "lost / won", "computed", "passes", "tokens/s", "speed")
 
 
 def write_report(runs: Runs) -> None:
     """The Markdown tables and the SVG beside the file of `runs`."""
-    from fidelity_picture import draw
-
     page = runs.file.with_suffix(".md")
     page.write_text(renewed(page.read_text() if page.exists() else fresh(runs), runs))
-    draw({c: curves(runs, c) for c in measured(runs)}, runs.file.with_suffix(".svg"))
+    for checkpoint in measured(runs):
+        draw_curves(runs, checkpoint, runs.file.with_name(f"{runs.file.stem}-{checkpoint}.svg"))
 
 
 def measured(runs: Runs) -> list[str]:
@@ -129,12 +130,21 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
-def curves(runs: Runs, checkpoint: str) -> dict[str, Curve]:
+def curves(runs: Runs, checkpoint: str) -> dict[str, list[Compared]]:
     """What the picture shows: the policies' main knobs."""
-    return {
-        sweep.name: Curve(
-            [compared(runs, checkpoint, sweep, value) for value in sweep.values], sweep.values.index(sweep.default)
-        )
-        for sweep in present(runs, checkpoint)
-        if sweep.main
+    chosen = [s for s in present(runs, checkpoint) if s.main]
+    return {s.name: [compared(runs, checkpoint, s, value) for value in s.values] for s in chosen}
+
+
+def draw_curves(runs: Runs, checkpoint: str, file: Path) -> None:
+    """The picture: what a policy computes against what it answers right, the defaults' points large."""
+    from vllm_dllm.compare.picture import Line, draw  # needs matplotlib
+
+    marked = {s.name: s.values.index(s.default) for s in sweeps(checkpoint) if s.main}
+    lines = {
+        name: Line([100 * c.share for c in curve], [c.points for c in curve], at := marked[name], curve[at].error)
+        for name, curve in curves(runs, checkpoint).items()
     }
+    highest = max(2, *(y + 0.5 for line in lines.values() for y in line.y))
+    labels = ("positions computed, % of no cache", "accuracy against no cache, in points")
+    draw(lines, file, checkpoint, labels, x_range=(0, DEAREST), y_range=(LOWEST, highest), band=(-1, 0))

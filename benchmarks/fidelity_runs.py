@@ -47,14 +47,6 @@ class Compared:
         return 100 * sqrt(variance / self.prompts)
 
 
-@dataclass
-class Curve:
-    """A policy's runs over its main knob."""
-
-    points: list[Compared]  # in the knob's order
-    default: int  # which of them
-
-
 class Runs:
     """All runs, and what they were measured with (`about`)."""
 

@@ -7,14 +7,15 @@ are. The table is docs/fidelity.md's.
 """
 
 import argparse
-import json
 import re
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from fidelity import GEN_LENGTH, Bench, draw_prompts
+from fidelity import GEN_LENGTH, draw_prompts, start
 from fidelity_sweeps import CHECKPOINTS
+
+from vllm_dllm.compare.answers import Bench
 
 SETTINGS = [{"dllm_threshold": 0.9}, {"dllm_threshold": 0.6}, {"dllm_threshold": 0.9, "dllm_cache": "dual"}]
 
@@ -41,13 +42,13 @@ def measure(
         extra = {"dllm_block_length": 32} | settings
         return SamplingParams(temperature=0, max_tokens=GEN_LENGTH, extra_args=extra, structured_outputs=wanted)
 
-    bench.trace.write_text("")
-    outputs = bench.llm.generate([bench.encode(t) for t, _ in prompts], [params(*p) for p in prompts], use_tqdm=False)
-    passes = sum(len(json.loads(line)["query_tokens"]) for line in bench.trace.read_text().splitlines())
+    run = bench.run([(bench.encode(turn), params(turn, answer)) for turn, answer in prompts])
+    assert run is not None
+    texts = [answer.text for answer in run.answers]
     if held:
-        for output, (turn, answer) in zip(outputs, prompts, strict=True):
-            assert re.fullmatch(regex_of(turn, answer), output.outputs[0].text), output.outputs[0].text
-    return [o.outputs[0].text == want for o, (_, want) in zip(outputs, prompts, strict=True)], passes / len(prompts)
+        for text, (turn, answer) in zip(texts, prompts, strict=True):
+            assert re.fullmatch(regex_of(turn, answer), text), text
+    return [text == want for text, (_, want) in zip(texts, prompts, strict=True)], run.passes / len(prompts)
 
 
 def rate_of(kind: str, right: list[bool], prompts: list[tuple[str, str]]) -> str:
@@ -69,7 +70,7 @@ def main() -> None:
         sep="\n",
     )
     for checkpoint in args.checkpoints.split(","):
-        bench = Bench(checkpoint, 16, Path(tempfile.mkdtemp()) / "trace.jsonl")
+        bench = start(checkpoint, 16, Path(tempfile.mkdtemp()) / "trace.jsonl")
         for settings in SETTINGS:
             runs = [measure(bench, prompts, settings, held) for held in (False, True)]
             (free, _), (held, _) = runs

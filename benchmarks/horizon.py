@@ -11,9 +11,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from fidelity import Bench, draw_prompts, machine
+from fidelity import ask, draw_prompts, start
 from fidelity_report import MARKED
 from fidelity_sweeps import CHECKPOINTS, ROOT
+
+from vllm_dllm.compare.answers import machine
 
 PAGE = ROOT / "docs" / "canvas.md"
 
@@ -22,21 +24,21 @@ def measure(checkpoint: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     """A run for each cache, `max_tokens` and horizon (None: the whole canvas)."""
     prompts, runs = draw_prompts(args.prompts, args.seed), []
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(checkpoint, args.in_flight, Path(folder) / "trace.jsonl", max_model_len=1024)
+        bench = start(checkpoint, args.in_flight, Path(folder) / "trace.jsonl", max_model_len=1024)
         try:
-            bench.run(prompts[: args.in_flight], {"dllm_score": "confidence"}, 0)  # warms up
+            ask(bench, prompts[: args.in_flight], {"dllm_score": "confidence"}, 0)  # warms up
             for cache in args.caches:
                 for length in args.max_tokens:
                     for horizon in args.horizons:
                         settings = {"dllm_cache": cache, "dllm_score": "confidence"}
                         settings |= {} if horizon is None else {"dllm_horizon": horizon}
-                        times = [bench.run(prompts, settings, 0, length) for _ in range(args.rounds)]
-                        run = min(times, key=lambda run: run["seconds"])
-                        right = int(run["right"], 16).bit_count() / len(prompts)
-                        runs.append(run | {"cache": cache, "length": length, "horizon": horizon, "accuracy": right})
+                        times = [ask(bench, prompts, settings, 0, length) for _ in range(args.rounds)]
+                        best = min(times, key=lambda found: found["seconds"])
+                        right = int(best["right"], 16).bit_count() / len(prompts)
+                        runs.append(best | {"cache": cache, "length": length, "horizon": horizon, "accuracy": right})
                         print(
                             f"{checkpoint} {cache} max_tokens={length} horizon={horizon}: {100 * right:.1f} % right, "
-                            f"{run['computed']} positions, {run['passes']} passes, {run['seconds']:.1f} s",
+                            f"{best['computed']} positions, {best['passes']} passes, {best['seconds']:.1f} s",
                             flush=True,
                         )
         finally:

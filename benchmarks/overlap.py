@@ -14,11 +14,12 @@ number is the median over the rounds. Prints a Markdown table:
 import argparse
 import statistics
 import time
-from collections import deque
 from pathlib import Path
 
 from random_model import add_model, random_model
 from vllm import LLM, SamplingParams
+
+from vllm_dllm.compare.answers import answer
 
 CHOICES = ("off", "on", "auto")
 PROMPT, RESPONSES = 64, (32, 64, 96, 128)
@@ -51,27 +52,22 @@ def engine(folder: Path, choice: str, requests: int) -> LLM:
 
 def run(llm: LLM, policy: str, tokens: int, level: int) -> tuple[float, list[list[int]]]:
     """Response tokens per second with `level` requests in flight until all have been answered, and the answers."""
-    core = llm.llm_engine
-    waiting = deque(range(4 * level))
-    answers: list[list[int]] = [[] for _ in waiting]
-    in_flight, begin = 0, time.perf_counter()
-    while waiting or in_flight:
-        while waiting and in_flight < level:
-            i = waiting.popleft()
-            params = SamplingParams(
-                temperature=0,
-                max_tokens=RESPONSES[i % len(RESPONSES)],
-                ignore_eos=True,
-                detokenize=False,
-                extra_args={"dllm_cache": policy, "dllm_tokens_per_step": tokens},
-            )
-            core.add_request(str(i), {"prompt_token_ids": [7 + i % 64] * PROMPT}, params)
-            in_flight += 1
-        for output in core.step():
-            if output.finished:
-                answers[int(output.request_id)] = list(output.outputs[0].token_ids)
-                in_flight -= 1
-    return sum(map(len, answers)) / (time.perf_counter() - begin), answers
+    params = [
+        SamplingParams(
+            temperature=0,
+            max_tokens=RESPONSES[i % len(RESPONSES)],
+            ignore_eos=True,
+            detokenize=False,
+            extra_args={"dllm_cache": policy, "dllm_tokens_per_step": tokens},
+        )
+        for i in range(4 * level)
+    ]
+    prompts = [{"prompt_token_ids": [7 + i % 64] * PROMPT} for i in range(4 * level)]
+    found = answer(llm, list(zip(prompts, params, strict=True)), level)
+    assert found is not None
+    outputs, seconds = found
+    answers = [list(output.outputs[0].token_ids) for output in outputs]
+    return sum(map(len, answers)) / seconds, answers
 
 
 def main() -> None:

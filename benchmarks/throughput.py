@@ -33,7 +33,6 @@ import platform
 import random
 import sys
 import time
-from collections import deque
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,10 +40,13 @@ from typing import Any
 import torch
 from communication import compare_canvases
 from plain_loop import PlainLLaDA, PlainLoop, default_device
-from random_model import CACHE, parameter_count, random_model
+from random_model import CACHE, random_model
 from vllm import LLM, SamplingParams
 
 from vllm_dllm.caching.registry import POLICIES
+from vllm_dllm.compare.answers import answer
+from vllm_dllm.compare.random_weights import parameter_count
+from vllm_dllm.compare.variants import complete
 
 ROOT = Path(__file__).parent.parent
 IDLE = 1.5  # seconds until vLLM's processes stop polling, so that the plain loop has all cores
@@ -152,24 +154,14 @@ def run_plain(loop: PlainLoop, requests: list[Request]) -> Row:
 
 def run_engine(llm: LLM, args: argparse.Namespace, cache: str, concurrency: int, requests: list[Request]) -> Row:
     """Keeps `concurrency` requests in flight until all have been answered."""
-    engine = llm.llm_engine
-    waiting = deque(enumerate(requests))
-    answers: list[list[int]] = [[] for _ in requests]
-    in_flight = 0
+    asked = [({"prompt_token_ids": r.prompt_ids}, _params(args, cache, r)) for r in requests]
     llm.collective_rpc("start_forward_timer")
     if args.tensor_parallel_size > 1:
         llm.collective_rpc("start_communication_counter")
-    begin = time.perf_counter()
-    while waiting or in_flight:
-        while waiting and in_flight < concurrency:
-            number, request = waiting.popleft()
-            engine.add_request(str(number), {"prompt_token_ids": request.prompt_ids}, _params(args, cache, request))
-            in_flight += 1
-        for output in engine.step():
-            if output.finished:
-                answers[int(output.request_id)] = list(output.outputs[0].token_ids)
-                in_flight -= 1
-    wall = time.perf_counter() - begin
+    found = answer(llm, asked, concurrency)
+    assert found is not None
+    outputs, wall = found
+    answers = [list(output.outputs[0].token_ids) for output in outputs]
     measured = llm.collective_rpc("read_forward_timer")[0]
     row = Row(cache, concurrency, sum(map(len, answers)), wall, answers=answers, **measured)
     if args.tensor_parallel_size > 1:
@@ -179,17 +171,14 @@ def run_engine(llm: LLM, args: argparse.Namespace, cache: str, concurrency: int,
 
 
 def _params(args: argparse.Namespace, cache: str, request: Request) -> SamplingParams:
-    settings: dict[str, Any] = {"dllm_cache": cache}
+    rule: dict[str, Any]
     if request.steps is None:
-        settings["dllm_threshold"] = args.threshold
+        rule = {} if POLICIES[cache].looks_ahead else {"dllm_threshold": args.threshold}
     elif POLICIES[cache].window_length:  # no blocks to divide steps over: as many tokens in each
-        settings["dllm_tokens_per_step"] = -(-request.gen_length // request.steps)
+        rule = {"dllm_tokens_per_step": -(-request.gen_length // request.steps)}
     else:
-        settings["dllm_steps"] = request.steps
-    if POLICIES[cache].looks_ahead:
-        settings["dllm_score"] = "random"
-        if settings.pop("dllm_threshold", None):
-            settings["dllm_tokens_per_step"] = 2
+        rule = {"dllm_steps": request.steps}
+    settings = complete(cache, {"dllm_cache": cache} | rule).settings
     return SamplingParams(
         temperature=0, max_tokens=request.gen_length, ignore_eos=True, detokenize=False, extra_args=settings
     )

@@ -36,6 +36,10 @@ def read_by(option: Option) -> str:
     return ", ".join(filter(None, (readers, option.read_by))) or "every request"
 
 
+def default(option: Option) -> str:
+    return "" if option.default is None else f"`{json.dumps(option.default).strip(chr(34))}`"
+
+
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     lines = [list(head), *map(list, rows)]
     lines.insert(1, ["---"] * len(lines[0]))
@@ -52,7 +56,7 @@ def settings() -> str:
         (
             (
                 f"`{option.key}`",
-                "" if option.default is None else f"`{json.dumps(option.default).strip(chr(34))}`",
+                default(option),
                 option.allowed,
                 read_by(option),
                 option.help,
@@ -63,12 +67,17 @@ def settings() -> str:
     )
 
 
+def first_paragraph(policy: type) -> str:
+    """Of its docstring: what a pass computes when nothing calls for a refresh."""
+    return " ".join((inspect.getdoc(policy) or "").split("\n\n")[0].split())
+
+
 def policies() -> str:
     """Every caching policy, from its docstrings."""
     rows = []
     for policy in OURS:
         module = " ".join((inspect.getdoc(sys.modules[policy.__module__]) or "").split())
-        what = " ".join((inspect.getdoc(policy) or "").split("\n\n")[0].split())
+        what = first_paragraph(policy)
         source = module.partition("Source: ")[2].rstrip(".") or "the authors' own code"
         rows.append((f"`{policy.name}`", what, source, ", ".join(f"`{o.key}`" for o in policy.options)))
     return table(("policy", "what a pass computes", "source", "its settings"), rows)

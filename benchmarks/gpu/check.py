@@ -121,15 +121,17 @@ def compare(engine, every: list, at_once: int, seconds: float, exact: bool) -> d
 
 def synchronisations(args: argparse.Namespace, parts: Parts) -> None:
     """Where the host waits for the device, as PyTorch reports it, in steps of four requests."""
-    from offline import policy_settings, start, stop, submit
+    from offline import start, stop, submit
+
+    from vllm_dllm.compare.variants import fixed_steps
 
     engine = start(ROOT / "checkpoints" / "tiny-llada", args.engine, dtype="auto", max_num_seqs=4, max_model_len=256)
     say("synchronisations: the engine is there")
 
     def where() -> dict:
         found = {}
-        for policy, settings in policy_settings(tokens=2).items():
-            found[policy] = count(settings)
+        for variant in fixed_steps(tokens=2):
+            found[variant.name] = count(variant.settings)
         return {"policies": found}
 
     def count(settings: dict) -> dict:

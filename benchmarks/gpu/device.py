@@ -5,7 +5,8 @@ import time
 from collections.abc import Callable
 
 import torch
-from random_model import Shape
+
+from vllm_dllm.compare.random_weights import Shape
 
 
 def seconds(function: Callable[[], object], repeats: int = 10) -> float:

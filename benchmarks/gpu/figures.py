@@ -9,8 +9,11 @@ from pathlib import Path
 
 import torch
 from parts import Parts, say
-from random_model import SHAPES, Shape, random_weights, randomise, write_config
+from random_model import random_weights
 from report import read_part
+
+from vllm_dllm.compare.random_weights import SHAPES, Shape, config, randomise, write_config
+from vllm_dllm.compare.variants import fixed_steps
 
 PARALLEL = False
 BLOCK = 32
@@ -54,7 +57,6 @@ def run(group: str, args: argparse.Namespace, parts: Parts) -> None:
 def plain(args: argparse.Namespace, parts: Parts) -> None:
     import device
     from plain_loop import PlainLLaDA, PlainLoop
-    from random_model import config
 
     shape = SHAPES[args.shape]
     weights = random_weights(shape, DEVICE)
@@ -171,23 +173,23 @@ def profile(args: argparse.Namespace, core) -> dict:
 
 def requests(args: argparse.Namespace, core, watch, level: int) -> dict:
     """Every policy: `level` requests at once until they are answered or `--budget` is over."""
-    from offline import policy_settings, stop, submit
+    from offline import stop, submit
 
     prompts = [[7 + (i * 31 + j * 17) % 400 for j in range(args.prompt)] for i in range(level)]
     rows = []
-    for policy, settings in policy_settings(args.tokens).items():
+    for variant in fixed_steps(args.tokens):
         # warms up: kernels are compiled, graphs recorded, the allocator's blocks found
-        ids = submit(core, prompts, args.response, settings)
+        ids = submit(core, prompts, args.response, variant.settings)
         watch.run(most=WARM_UP)
         stop(core, ids)
-        ids = submit(core, prompts, args.response, settings)
+        ids = submit(core, prompts, args.response, variant.settings)
         steps = watch.run(seconds=args.budget)
         finished = not core.has_unfinished_requests()
         stop(core, ids)
         wall = sum(s["wall"] for s in steps)
         rows.append(
             {
-                "policy": policy,
+                "policy": variant.name,
                 "requests": level,
                 "finished": finished,
                 "rate": sum(s["passes"] for s in steps) * args.tokens / wall,

@@ -7,8 +7,6 @@ from typing import Any
 
 from vllm import LLM, SamplingParams
 
-from vllm_dllm.caching.registry import POLICIES
-
 NUMBERS = itertools.count()
 
 
@@ -22,17 +20,6 @@ def start(folder: Path, more: dict, **arguments: Any):
         "gpu_memory_utilization": 0.1,  # so much has to be free at least
     }
     return LLM(str(folder), **(ours | arguments | more)).llm_engine
-
-
-def policy_settings(tokens: int) -> dict[str, dict]:
-    """A request's settings for each policy, by its name: so many tokens in every pass."""
-    settings = {name: {"dllm_cache": name, "dllm_tokens_per_step": tokens} for name in POLICIES}
-    for name, policy in POLICIES.items():
-        if policy.looks_ahead:
-            settings[name]["dllm_score"] = "random"
-    # random weights are always in doubt, so that every pass would be a refresh; trained ones are between the two
-    settings["entropy, never in doubt"] = settings["entropy"] | {"dllm_tau": 1e6}
-    return settings
 
 
 def submit(engine, prompts: Sequence[list[int]], response: int, settings: dict) -> list[str]:

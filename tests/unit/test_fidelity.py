@@ -7,8 +7,8 @@ import tasks
 from common import ROOT
 
 sys.path.append(str(ROOT / "benchmarks"))
-from fidelity import computed_tokens, draw_prompts  # noqa: E402
-from fidelity_report import compared, curves, measured, renewed  # noqa: E402
+from fidelity import draw_prompts  # noqa: E402
+from fidelity_report import compared, curves, draw_curves, measured, renewed  # noqa: E402
 from fidelity_runs import Runs, pack  # noqa: E402
 from fidelity_sweeps import CHECKPOINTS, Sweep, explicit, sweeps  # noqa: E402
 
@@ -42,11 +42,6 @@ def test_prompts_are_of_all_kinds_and_graded_by_their_own_answer():
     assert {kind: kinds.count(kind) for kind in tasks.TASKS} == dict.fromkeys(tasks.TASKS, 10)
     assert all(tasks.answer(turn) == want for turn, want in drawn)
     assert drawn == draw_prompts(40, seed=3) != draw_prompts(40, seed=4)
-
-
-def test_computed_tokens_of_a_pass_that_widens_are_a_mean_over_the_layers():
-    assert computed_tokens({"query_tokens": [50, 8]}) == 58
-    assert computed_tokens({"query_tokens": [50, 8], "layer_tokens": [[50, 50], [8, 50]]}) == 79
 
 
 def test_compared_with_the_baseline_prompt_by_prompt(tmp_path):
@@ -108,14 +103,11 @@ def test_the_defaults_in_the_code_lose_at_most_a_point_as_measured(checkpoint):
 
 
 def test_picture(tmp_path):
-    """The same numbers make the same picture, with a curve for each policy."""
-    pytest.importorskip("matplotlib", reason="the picture needs the extra `benchmark`")
-    from fidelity_picture import draw
-
+    """The same numbers make the same picture, with a name at each policy's curve."""
+    pytest.importorskip("matplotlib", reason="the picture needs the extra `compare`")
     runs = Runs.read(NUMBERS)
-    drawn = {checkpoint: curves(runs, checkpoint) for checkpoint in measured(runs)}
     one, two = tmp_path / "one.svg", tmp_path / "two.svg"
-    draw(drawn, one)
-    draw(drawn, two)
+    for file in (one, two):
+        draw_curves(runs, "tiny-llada", file)
     assert one.read_bytes() == two.read_bytes()
-    assert all(f">{name}<" in one.read_text() for name in drawn["tiny-llada"])
+    assert all(f">{name}<" in one.read_text() for name in curves(runs, "tiny-llada"))
