@@ -3,11 +3,13 @@
 `register()` makes them known to transformers and vLLM, so that no remote code is needed.
 """
 
+from vllm_dllm.models import config_json
 from vllm_dllm.models.dream import DREAM
 from vllm_dllm.models.family import Family
 from vllm_dllm.models.llada import LLADA
+from vllm_dllm.models.llada_moe import LLADA_MOE
 
-FAMILIES = (LLADA, DREAM)
+FAMILIES = (LLADA, DREAM, LLADA_MOE)
 # architecture in config.json -> the family that serves it
 ARCHITECTURES = {architecture: family for family in FAMILIES for architecture in family.architectures}
 
@@ -28,16 +30,15 @@ def register() -> None:
     from transformers.models.auto.tokenization_auto import REGISTERED_TOKENIZER_CLASSES
     from vllm.model_executor.models import ModelRegistry
     from vllm.platforms import current_platform
-    from vllm.transformers_utils.config import _CONFIG_REGISTRY
 
     if current_platform.is_cpu():
         from vllm_dllm.models import cpu_norms
 
         cpu_norms.register()
+    config_json.register(ARCHITECTURES)
     for family in FAMILIES:
-        model_type = family.config.model_type
-        _CONFIG_REGISTRY[model_type] = family.config
-        AutoConfig.register(model_type, family.config, exist_ok=True)
+        # for tokenizers, which ask for a config by its type alone
+        AutoConfig.register(family.config.model_type, family.config, exist_ok=True)
         if family.tokenizer is not None:
             # by name alone: AutoTokenizer.register would also tie it to the config, and transformers then prefers
             # the checkpoint's own, slow class when trust_remote_code is set

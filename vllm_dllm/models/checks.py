@@ -23,7 +23,7 @@ from vllm_dllm.options import SettingError
 def check(config: VllmConfig, family: Family) -> None:
     """Raise SettingError for a checkpoint that the engine cannot serve as its authors' code would.
 
-    Fills in `mask_token_id` from the tokenizer where `config.json` has none.
+    Fills in `mask_token_id` where `config.json` has none: the tokenizer's, or the family's.
     """
     hf = config.model_config.hf_config
     refuse_gguf(config.model_config.model)
@@ -31,7 +31,7 @@ def check(config: VllmConfig, family: Family) -> None:
     check_foreign(config.model_config, family)
     family.check(hf)
     check_tensor_parallel(hf, config.parallel_config.tensor_parallel_size)
-    check_mask_token(config.model_config)
+    check_mask_token(config.model_config, family.mask_token_id)
 
 
 def check_model_type(hf: PretrainedConfig, family: Family) -> None:
@@ -88,11 +88,12 @@ def check_tensor_parallel(hf: PretrainedConfig, size: int) -> None:
         )
 
 
-def check_mask_token(model: ModelConfig) -> None:
+def check_mask_token(model: ModelConfig, default: int | None) -> None:
     hf = model.hf_config
     if hf.mask_token_id is None:
         tokenizer = cached_tokenizer_from_config(model)
-        hf.mask_token_id = tokenizer and tokenizer.mask_token_id
+        named = tokenizer and tokenizer.mask_token_id
+        hf.mask_token_id = default if named is None else named
     if hf.mask_token_id is None:
         raise refusal("mask_token_id", None, "the id of the mask token, for the tokenizer names none either")
     if not 0 <= hf.mask_token_id < hf.vocab_size:
@@ -113,7 +114,7 @@ def check_foreign(model: ModelConfig, family: Family) -> None:
             if known.get(key) is not None:
                 raise SettingError(
                     f"{key}={known[key]!r} in the model's {where} is not allowed: it is {other}'s, which is another "
-                    f"model than {family.name} and not served"
+                    f"model than {family.name} and not served as {family.architectures[0]}"
                 )
 
 
@@ -130,5 +131,6 @@ def refusal(option: str, value: Any, allowed: str) -> SettingError:
 
 
 def model_type_refusal(model_type: Any, family: Family) -> SettingError:
-    allowed = f"{family.config.model_type!r} with the architecture {family.architectures[0]}"
+    types = " or ".join(repr(name) for name in (family.config.model_type, *(family.other_types or ())))
+    allowed = f"{types} with the architecture {family.architectures[0]}"
     return refusal("model_type", model_type, allowed)

@@ -43,6 +43,7 @@ def _ends_of(model: ModelConfig) -> Ends:
     if tokenizer is None:  # skip_tokenizer_init
         return Ends(None, None, others)
     size, vocabulary = model.get_vocab_size(), tokenizer.get_vocab()
-    found = (tokenizer.eos_token_id, vocabulary.get(family_of(model).end_of_turn))
+    turn = family_of(model).end_of_turn
+    found = (tokenizer.eos_token_id, None if turn is None else vocabulary.get(turn))
     eos, turn = (i if i is not None and i < size else None for i in found)
     return Ends(eos, turn, others)

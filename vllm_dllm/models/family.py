@@ -18,20 +18,27 @@ class Family:
     name: str
     architectures: tuple[str, ...]  # as config.json has them
     model: str  # "module:Class" of the layers, imported when they are needed
-    config: type[PretrainedConfig]  # reads config.json, whose `model_type` must be the class's
+    config: type[PretrainedConfig]  # reads config.json
     check: Callable[
         [PretrainedConfig], None
     ]  # raises SettingError for what config.json asks for and the layers do not do
     row_shift: int  # position i is predicted at row i + row_shift
     sampler: Literal["gumbel", "categorical"]  # how the authors' code draws a token at a temperature
     steps: Literal["llada", "dream"]  # which rule counts a fixed number of passes
-    end_of_turn: str  # the token that its chat template puts behind a turn
+    end_of_turn: str | None  # the token that its chat template puts behind a turn
     drop_behind_end: bool = False  # the default of `dllm_drop_behind_end`
     masks: Literal["counts", "times"] = "counts"  # how the authors' evaluation masks a target (likelihood/draws.py)
+    # what config.json has as `model_type` besides the config class's own; None: whatever it is
+    other_types: tuple[str, ...] | None = ()
+    mask_token_id: int | None = None  # where neither config.json nor the tokenizer names one
     tokenizer: type | None = None  # a class for the `tokenizer_class` that transformers does not know
     # what tells other models under these architectures, which are decoded in another way: an option of config.json or
     # generation_config.json, or a token -> that model's name
     foreign: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    def has_type(self, model_type: Any) -> bool:
+        """Whether its checkpoints may have this `model_type`."""
+        return self.other_types is None or model_type in (self.config.model_type, *self.other_types)
 
 
 def for_layers(options: dict[str, Any]) -> dict[str, Any]:

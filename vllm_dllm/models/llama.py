@@ -1,6 +1,7 @@
 """What the families have in common: Llama's layers, without a causal mask."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import torch
 from torch import nn
@@ -8,11 +9,36 @@ from vllm.config import CompilationMode, VllmConfig
 from vllm.model_executor.layers.logits_processor import LogitsProcessor
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from vllm.model_executor.models.interfaces import SupportsQuant
-from vllm.model_executor.models.llama import LlamaDecoderLayer, LlamaModel
+from vllm.model_executor.models.llama import LlamaAttention, LlamaDecoderLayer, LlamaModel
 from vllm.model_executor.models.utils import AutoWeightsLoader, WeightsMapper, maybe_prefix
 from vllm.platforms import current_platform
 
 from vllm_dllm.models.weights import WeightCheck
+
+
+class BidirectionalAttention(LlamaAttention):
+    """Llama's attention in two steps, the first of which others may ask for by itself.
+
+    A family whose layers do more to queries, keys and values overrides `before_rotation`.
+    """
+
+    def project(
+        self, positions: torch.Tensor, hidden: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Queries [N, heads * head size], keys and values [N, KV heads * head size] as attention gets them, of this rank's
+        heads, at canvas `positions` [N]; `hidden` [N, hidden_size] are the layer's normed inputs."""
+        qkv, _ = self.qkv_proj(hidden)
+        q, k, v = self.before_rotation(*qkv.split([self.q_size, self.kv_size, self.kv_size], dim=-1))
+        return *self.rotary_emb(positions, q, k), v
+
+    def before_rotation(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        return q, k, v
+
+    def forward(self, positions: torch.Tensor, hidden_states: torch.Tensor) -> torch.Tensor:
+        output, _ = self.o_proj(self.attn(*self.project(positions, hidden_states)))
+        return output
 
 
 class BidirectionalLlama(nn.Module, SupportsQuant):
@@ -27,7 +53,9 @@ class BidirectionalLlama(nn.Module, SupportsQuant):
         "qkv_proj": ["q_proj", "k_proj", "v_proj"],
         "gate_up_proj": ["gate_proj", "up_proj"],
     }
-    layer_type: Callable[..., nn.Module] = LlamaDecoderLayer
+    layer_type: Callable[..., nn.Module] = staticmethod(
+        partial(LlamaDecoderLayer, attn_layer_type=BidirectionalAttention)
+    )
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = ""):
         super().__init__()
@@ -36,6 +64,8 @@ class BidirectionalLlama(nn.Module, SupportsQuant):
         self.model = LlamaModel(
             vllm_config=vllm_config, prefix=maybe_prefix(prefix, "model"), layer_type=self.layer_type
         )
+        # which stacks q, k, v and gate, up by itself
+        self.model.hf_to_vllm_mapper = WeightsMapper(orig_to_new_stacked=self.hf_to_vllm_mapper.orig_to_new_stacked)
         self.lm_head = ParallelLMHead(
             config.vocab_size,
             config.hidden_size,
@@ -65,14 +95,10 @@ class BidirectionalLlama(nn.Module, SupportsQuant):
     def layer_queries(self, layer: nn.Module, positions: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
         """The queries [N, heads, head size] that `layer`'s attention would get at canvas `positions` [N], were `hidden`
         [N, hidden_size] the layer's input there.
-
-        What the layer itself does up to its attention: a family whose layers do more (norms of q and k) says so here.
         """
         attention = layer.self_attn
-        qkv, _ = attention.qkv_proj(layer.input_layernorm(hidden))
-        q, k, _ = qkv.split([attention.q_size, attention.kv_size, attention.kv_size], dim=-1)
-        q, _ = attention.rotary_emb(positions, q.contiguous(), k.contiguous())
-        return q.view(len(q), attention.num_heads, attention.head_dim)
+        q, _, _ = attention.project(positions, layer.input_layernorm(hidden))
+        return q.reshape(len(q), attention.num_heads, attention.head_dim)
 
     def compute_logits(self, hidden_states: torch.Tensor) -> torch.Tensor | None:
         """[rows, vocabulary]; None on tensor-parallel ranks other than the first."""
@@ -80,7 +106,7 @@ class BidirectionalLlama(nn.Module, SupportsQuant):
         return self.logits_processor(self.lm_head, hidden_states, bias)
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
-        # without the stacking: LlamaModel.load_weights puts q, k, v and gate, up together by itself
+        # without the stacking, which is the inner model's
         names = WeightsMapper(orig_to_new_regex=self.hf_to_vllm_mapper.orig_to_new_regex)
         check = WeightCheck(self, names)
         self.weights += 1  # first: whatever fails on the way, they are not what they were

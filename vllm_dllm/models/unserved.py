@@ -19,7 +19,6 @@ KNOWN = {
     "Fast_dLLM_QwenForCausalLM": "Fast-dLLM v2",
     "ILLaDAForCausalLM": "iLLaDA",
     "LLaDA2MoeModelLM": "LLaDA2",
-    "LLaDAMoEModelLM": "LLaDA-MoE",
     "LlavaLLaDAModelLM": "LLaDA-V",
     "LlavaLladaForMaskedDiffusion": "LaViDa",
     "MMadaModelLM": "MMaDA",
@@ -43,5 +42,5 @@ def refuse_unserved(options: Mapping[str, Any], families: Mapping[str, Family]) 
                 f"diffusion model that vllm-dllm does not serve yet; it serves {served}"
             )
         family = families.get(architecture)
-        if family is not None and options.get("model_type") != family.config.model_type:
+        if family is not None and not family.has_type(options.get("model_type")):
             raise model_type_refusal(options.get("model_type"), family)

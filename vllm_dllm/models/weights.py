@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import nn
 from vllm.model_executor.layers.attention import Attention
+from vllm.model_executor.layers.fused_moe import RoutedExperts
 from vllm.model_executor.models.utils import AutoWeightsLoader, WeightsMapper
 
 
@@ -70,9 +71,24 @@ def _layers(model: nn.Module, remove_duplicate: bool) -> dict[str, set[str]]:
     layers: dict[str, set[str]] = defaultdict(set)
     for name, _ in model.named_parameters(remove_duplicate=remove_duplicate):
         layer, _, kind = name.rpartition(".")
-        if isinstance(model.get_submodule(layer), Attention):
+        module = model.get_submodule(layer)
+        if isinstance(module, Attention):
             continue  # scales of a quantised KV cache, which have defaults
         stem, _, last = layer.rpartition(".")
+        if isinstance(module, RoutedExperts):
+            for part in _experts(module, kind):
+                layers[f"{stem}.{part}"].add(kind.partition("_")[2])
+            continue
         for part in model.packed_modules_mapping.get(last, [last]):
             layers[f"{stem}.{part}" if stem else part].add(kind)
     return dict(layers)
+
+
+def _experts(module: RoutedExperts, kind: str) -> list[str]:
+    """A checkpoint's names, below the fused layer's, of the layers that are parts of `kind`: w13_... or w2_..."""
+    first, second = (module.ckpt_gate_proj_name, module.ckpt_up_proj_name), (module.ckpt_down_proj_name,)
+    return [
+        f"{number}.{name}"
+        for number in range(module.moe_config.num_logical_experts)
+        for name in (first if kind.startswith("w13_") else second)
+    ]

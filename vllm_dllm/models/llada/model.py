@@ -6,12 +6,12 @@ from functools import partial
 import torch
 from torch import nn
 from vllm.model_executor.layers.rotary_embedding import get_rope
-from vllm.model_executor.models.llama import LlamaAttention, LlamaDecoderLayer
+from vllm.model_executor.models.llama import LlamaDecoderLayer
 from vllm.model_executor.models.utils import WeightsMapper
 from vllm.triton_utils import HAS_TRITON
 
 from vllm_dllm.models.llada.names import NAMES
-from vllm_dllm.models.llama import BidirectionalLlama
+from vllm_dllm.models.llama import BidirectionalAttention, BidirectionalLlama
 
 
 class FullPrecisionRope(nn.Module):
@@ -36,7 +36,7 @@ class FullPrecisionRope(nn.Module):
         return q.to(query.dtype), k.to(key.dtype)
 
 
-class LLaDAAttention(LlamaAttention):
+class LLaDAAttention(BidirectionalAttention):
     def _init_rotary_emb(self, config, quant_config) -> None:
         if not config.rope_full_precision:
             return super()._init_rotary_emb(config, quant_config)

@@ -1,0 +1,121 @@
+"""LLaDA-MoE (arXiv:2509.24389): a Llama without a causal mask, with norms of q and k, and experts for an MLP."""
+
+import re
+
+import torch
+from torch import nn
+from vllm.config import VllmConfig
+from vllm.model_executor.layers.fused_moe import FusedMoEFactory, GateLinear
+from vllm.model_executor.layers.layernorm import RMSNorm
+from vllm.model_executor.models.llama import LlamaDecoderLayer, LlamaMLP
+from vllm.model_executor.models.utils import WeightsMapper, extract_layer_index
+
+from vllm_dllm.models.head_norms import HeadNormAttention
+from vllm_dllm.models.llama import BidirectionalLlama
+
+
+class LLaDAMoEAttention(HeadNormAttention):
+    def __init__(self, config, *args, **kwargs):
+        super().__init__(config, *args, **kwargs)
+        self.clip = config.clip_qkv
+
+    def before_rotation(self, q, k, v):
+        heads = super().before_rotation(q, k, v)
+        return heads if self.clip is None else tuple(t.clamp(-self.clip, self.clip) for t in heads)
+
+
+class Experts(nn.Module):
+    """A router, its experts, and one that every token has besides (`shared_expert_intermediate_size`).
+
+    Which experts a token has depends on that token's router logits alone: nothing is balanced or dropped.
+    """
+
+    def __init__(self, vllm_config: VllmConfig, prefix: str):
+        super().__init__()
+        config, quant_config = vllm_config.model_config.hf_config, vllm_config.quant_config
+        self.gate = GateLinear(
+            config.hidden_size, config.num_experts, out_dtype=torch.float32, prefix=f"{prefix}.gate"
+        )
+        self.expert_bias = None
+        if config.moe_router_enable_expert_bias:
+            self.expert_bias = nn.Parameter(torch.zeros(config.num_experts, dtype=torch.float32), requires_grad=False)
+        self.shared_expert = None
+        if config.shared_expert_intermediate_size:
+            self.shared_expert = LlamaMLP(
+                config.hidden_size,
+                config.shared_expert_intermediate_size,
+                config.hidden_act,
+                quant_config,
+                reduce_results=False,  # together with the others'
+                prefix=f"{prefix}.shared_expert",
+            )
+        self.experts = FusedMoEFactory(
+            num_experts=config.num_experts,
+            top_k=config.num_experts_per_tok,
+            hidden_size=config.hidden_size,
+            intermediate_size=config.expert_intermediate_size,
+            renormalize=False,
+            quant_config=quant_config,
+            shared_experts=self.shared_expert,
+            custom_routing_function=self.biased if config.moe_router_enable_expert_bias else None,
+            prefix=f"{prefix}.experts",
+        )
+
+    def biased(
+        self, hidden_states: torch.Tensor, gating_output: torch.Tensor, topk: int, renormalize: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weights and numbers of each token's experts [N, topk], from the router's logits [N, experts].
+
+        The bias counts in the choice and in the weights.
+        """
+        return (gating_output.softmax(-1) + self.expert_bias).topk(topk, -1)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        logits, _ = self.gate(hidden)
+        return self.experts(hidden_states=hidden, router_logits=logits)
+
+
+class LLaDAMoELayer(LlamaDecoderLayer):
+    def __init__(self, vllm_config: VllmConfig, prefix: str = ""):
+        nn.Module.__init__(self)  # not Llama's, which would make a dense MLP
+        config = vllm_config.model_config.hf_config
+        self.self_attn = LLaDAMoEAttention(
+            config,
+            config.hidden_size,
+            config.num_attention_heads,
+            config.num_key_value_heads,
+            max_position_embeddings=config.max_position_embeddings,
+            quant_config=vllm_config.quant_config,
+            cache_config=vllm_config.cache_config,
+            prefix=f"{prefix}.self_attn",
+        )
+        if config.moe_layer_freq[extract_layer_index(prefix)]:
+            self.mlp = Experts(vllm_config, f"{prefix}.mlp")
+        else:
+            self.mlp = LlamaMLP(
+                config.hidden_size,
+                config.dense_intermediate_size,
+                config.hidden_act,
+                vllm_config.quant_config,
+                prefix=f"{prefix}.mlp",
+            )
+        self.input_layernorm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+
+
+class LLaDAMoEModelLM(BidirectionalLlama):
+    """Architecture `LLaDAMoEModelLM`: inclusionAI/LLaDA-MoE-7B-A1B-Base, -Instruct."""
+
+    hf_to_vllm_mapper = WeightsMapper(
+        orig_to_new_regex={re.compile(r"^(model\.layers\.\d+)\.shared_expert\."): r"\1.mlp.shared_expert."},
+        orig_to_new_stacked={  # not Llama's, which would take an expert's projections for an MLP's
+            ".q_proj": (".qkv_proj", "q"),
+            ".k_proj": (".qkv_proj", "k"),
+            ".v_proj": (".qkv_proj", "v"),
+            ".mlp.gate_proj": (".mlp.gate_up_proj", 0),
+            ".mlp.up_proj": (".mlp.gate_up_proj", 1),
+            ".shared_expert.gate_proj": (".shared_expert.gate_up_proj", 0),
+            ".shared_expert.up_proj": (".shared_expert.gate_up_proj", 1),
+        },
+    )
+    layer_type = LLaDAMoELayer
