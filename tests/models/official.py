@@ -131,7 +131,7 @@ class Checkpoint:
 
     def __init__(self, config: dict):
         self.config = config
-        self.llada = config["model_type"] == "llada"
+        self.llada = "d_model" in config  # OLMo's names; all others have Llama's
         self.names = LLADA_NAMES if self.llada else DREAM_NAMES
         sizes = "d_model n_heads n_kv_heads n_layers mlp_hidden_size embedding_size weight_tying max_sequence_length"
         if not self.llada:
@@ -150,16 +150,19 @@ class Checkpoint:
 
     def _random_weights(self) -> dict[str, torch.Tensor]:
         random = torch.Generator().manual_seed(0)
-        bias, qkv_bias = self.config.get("include_bias", False), self.config.get("include_qkv_bias", not self.llada)
+        config = self.config
+        bias = config.get("include_bias", False)
+        qkv_bias = config.get("include_qkv_bias") or config["model_type"] == "Dream"
+        attention, mlp = bias or config.get("attention_bias", False), bias or config.get("mlp_bias", False)
         kv_width = self.width // self.heads * self.kv
         linear = {  # name: rows, columns, bias
-            "q": (self.width, self.width, bias or qkv_bias),
-            "k": (kv_width, self.width, bias or qkv_bias),
-            "v": (kv_width, self.width, bias or qkv_bias),
-            "o": (self.width, self.width, bias),
-            "gate": (self.ff, self.width, bias),
-            "up": (self.ff, self.width, bias),
-            "down": (self.width, self.ff, bias),
+            "q": (self.width, self.width, attention or qkv_bias),
+            "k": (kv_width, self.width, attention or qkv_bias),
+            "v": (kv_width, self.width, attention or qkv_bias),
+            "o": (self.width, self.width, attention),
+            "gate": (self.ff, self.width, mlp),
+            "up": (self.ff, self.width, mlp),
+            "down": (self.width, self.ff, mlp),
         }
         weights = {f"{self.names['embed']}.weight": torch.randn(self.vocab, self.width, generator=random)}
         for layer in [*range(self.layers), None]:
@@ -193,18 +196,27 @@ class Checkpoint:
         for layer in range(self.layers):
             h = self._norm("attention_norm", layer, x)
             q, k, v = (self._linear(part, layer, h).unflatten(-1, (-1, self.width // self.heads)) for part in "qkv")
+            q, k, v = self._heads(layer, q, k, v)
             q, k = rotate(q, angles), rotate(k, angles)
             k, v = (t.repeat_interleave(self.heads // self.kv, 1) for t in (k, v))
             mixed = F.scaled_dot_product_attention(*(t.transpose(0, 1) for t in (q, k, v)))
             x = x + self._linear("o", layer, mixed.transpose(0, 1).flatten(1))
             h = self._norm("mlp_norm", layer, x)
-            h = F.silu(self._linear("gate", layer, h)) * self._linear("up", layer, h)
-            x = x + self._linear("down", layer, h)
+            x = x + self._mlp(layer, h)
         x = self._norm("norm", None, x)
         logits = x @ self.weights[self._name("embed", None)].T if self.tied else self._linear("head", None, x)
         if self.config.get("scale_logits"):
             logits = logits / self.width**0.5
         return logits.log_softmax(-1)
+
+    def _heads(
+        self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Queries, keys and values [tokens, heads, head size], before the rotation."""
+        return q, k, v
+
+    def _mlp(self, layer: int, h: torch.Tensor) -> torch.Tensor:
+        return self._linear("down", layer, F.silu(self._linear("gate", layer, h)) * self._linear("up", layer, h))
 
     def _norm(self, part: str, layer: int | None, x: torch.Tensor) -> torch.Tensor:
         return F.rms_norm(x, (self.width,), self.weights[self._name(part, layer)], self.config["rms_norm_eps"])

@@ -4,6 +4,7 @@ import pytest
 import torch
 from loaded import Loaded, engine_config
 from official import DREAM, LLADA, Checkpoint
+from official_moe import LLADA_MOE, MoECheckpoint
 
 from vllm_dllm.engine_config import model_traits
 from vllm_dllm.models import ARCHITECTURES, FAMILIES, family_of
@@ -28,9 +29,17 @@ def test_what_decoding_and_the_worker_get_of_it(base, traits, sampler, tmp_path)
 
 @pytest.mark.usefixtures("world")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("base", [LLADA, DREAM], ids=["llada", "dream"])
-def test_layer_queries_are_those_that_the_attention_gets(base, dtype, tmp_path):
-    loaded = Loaded(Checkpoint(base).save(tmp_path), dtype=dtype)
+@pytest.mark.parametrize(
+    "made",
+    [
+        Checkpoint(LLADA),
+        Checkpoint(DREAM),
+        MoECheckpoint(LLADA_MOE | {"num_key_value_heads": 2, "clip_qkv": 1.5}),
+    ],
+    ids=["llada", "dream", "llada-moe"],
+)
+def test_layer_queries_are_those_that_the_attention_gets(made, dtype, tmp_path):
+    loaded = Loaded(made.save(tmp_path), dtype=dtype)
     inputs: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
     queries: dict[int, torch.Tensor] = {}
 

@@ -14,11 +14,8 @@ from vllm_dllm.models import ARCHITECTURES
 from vllm_dllm.models.unserved import KNOWN, refuse_unserved
 from vllm_dllm.options import SettingError
 
-SERVED = "it serves LLaDA (LLaDAModelLM) and Dream (DreamModel)"
+SERVED = "it serves LLaDA (LLaDAModelLM), Dream (DreamModel)"
 UNSERVED = [  # architecture, the model_type that its checkpoints have, its name
-    ("LLaDAMoEModelLM", "llada", "LLaDA-MoE"),
-    ("ILLaDAForCausalLM", "illada", "iLLaDA"),
-    ("ILLaDAForCausalLM", "llama", "iLLaDA"),
     ("LLaDA2MoeModelLM", "llada2_moe", "LLaDA2"),
     ("LlavaLLaDAModelLM", "llava_llada", "LLaDA-V"),
     ("SDARForCausalLM", "sdar", "SDAR"),
@@ -128,7 +125,7 @@ def test_a_folder_with_gguf_files_alone(tmp_path):
 
 def test_llm_says_it_too(tmp_path):
     with pytest.raises(ValueError, match=re.escape(SERVED)):
-        LLM(str(checkpoint(LLADA | {"architectures": ["LLaDAMoEModelLM"]}, tmp_path)))
+        LLM(str(checkpoint(LLADA | {"architectures": ["MMadaModelLM"]}, tmp_path)))
 
 
 # ---- what is none of ours ----

@@ -6,10 +6,11 @@
 from vllm_dllm.models import config_json
 from vllm_dllm.models.dream import DREAM
 from vllm_dllm.models.family import Family
+from vllm_dllm.models.illada import ILLADA
 from vllm_dllm.models.llada import LLADA
 from vllm_dllm.models.llada_moe import LLADA_MOE
 
-FAMILIES = (LLADA, DREAM, LLADA_MOE)
+FAMILIES = (LLADA, DREAM, LLADA_MOE, ILLADA)
 # architecture in config.json -> the family that serves it
 ARCHITECTURES = {architecture: family for family in FAMILIES for architecture in family.architectures}
 

@@ -22,9 +22,7 @@ class BidirectionalAttention(LlamaAttention):
     A family whose layers do more to queries, keys and values overrides `before_rotation`.
     """
 
-    def project(
-        self, positions: torch.Tensor, hidden: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def project(self, positions: torch.Tensor, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Queries [N, heads * head size], keys and values [N, KV heads * head size] as attention gets them, of this rank's
         heads, at canvas `positions` [N]; `hidden` [N, hidden_size] are the layer's normed inputs."""
         qkv, _ = self.qkv_proj(hidden)

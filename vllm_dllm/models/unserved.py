@@ -17,7 +17,6 @@ from vllm_dllm.options import SettingError
 KNOWN = {
     "DreamVLModel": "Dream-VL",
     "Fast_dLLM_QwenForCausalLM": "Fast-dLLM v2",
-    "ILLaDAForCausalLM": "iLLaDA",
     "LLaDA2MoeModelLM": "LLaDA2",
     "LlavaLLaDAModelLM": "LLaDA-V",
     "LlavaLladaForMaskedDiffusion": "LaViDa",
@@ -36,7 +35,7 @@ def refuse_unserved(options: Mapping[str, Any], families: Mapping[str, Family]) 
     for architecture in architectures:
         # another plugin may serve what we do not
         if architecture in KNOWN and architecture not in ModelRegistry.models:
-            served = " and ".join(f"{family.name} ({name})" for name, family in families.items())
+            served = ", ".join(f"{family.name} ({name})" for name, family in families.items())
             raise SettingError(
                 f"architectures={architectures!r} in the model's config.json is not allowed: {KNOWN[architecture]} is a "
                 f"diffusion model that vllm-dllm does not serve yet; it serves {served}"

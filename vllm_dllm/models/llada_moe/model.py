@@ -33,9 +33,7 @@ class Experts(nn.Module):
     def __init__(self, vllm_config: VllmConfig, prefix: str):
         super().__init__()
         config, quant_config = vllm_config.model_config.hf_config, vllm_config.quant_config
-        self.gate = GateLinear(
-            config.hidden_size, config.num_experts, out_dtype=torch.float32, prefix=f"{prefix}.gate"
-        )
+        self.gate = GateLinear(config.hidden_size, config.num_experts, out_dtype=torch.float32, prefix=f"{prefix}.gate")
         self.expert_bias = None
         if config.moe_router_enable_expert_bias:
             self.expert_bias = nn.Parameter(torch.zeros(config.num_experts, dtype=torch.float32), requires_grad=False)
