@@ -9,9 +9,8 @@ from loaded import PAGE, Loaded
 from vllm.config import set_current_vllm_config
 
 from vllm_dllm.decoding import Decoding, Sampling
-from vllm_dllm.engine_config import model_traits
+from vllm_dllm.engine_config import model_traits, server_settings
 from vllm_dllm.packing import pack
-from vllm_dllm.settings import resolve
 
 torch.set_num_threads(1)  # a pass is too small to share: threads would only wait for each other
 
@@ -20,11 +19,9 @@ def new_decoding(
     loaded: Loaded, prompt_ids: Sequence[int], gen_length: int, settings: dict, stop: bool = False
 ) -> Decoding:
     """A request, greedy. `stop`: its end token counts, for policies that look for it."""
-    traits = model_traits(loaded.config)
-    ends = frozenset([EOS]) if stop else frozenset()
-    return Decoding(
-        prompt_ids, gen_length, resolve({}, settings, traits), Sampling(end_ids=ends), traits, PAGE, recorded=True
-    )
+    config, ends = loaded.config, frozenset([EOS]) if stop else frozenset()
+    asked, traits = server_settings(config).of_request(settings), model_traits(config)
+    return Decoding(prompt_ids, gen_length, asked, Sampling(end_ids=ends), traits, PAGE, recorded=True)
 
 
 def decode(loaded: Loaded, requests: Sequence[Decoding], stop_at_eos: bool = False) -> None:

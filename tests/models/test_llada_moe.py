@@ -1,6 +1,7 @@
 """LLaDA-MoE: its layers are those of the authors' code, whatever shares the batch."""
 
 import json
+import random
 import re
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from official_moe import LLADA_MOE, MoECheckpoint
 from vllm.forward_context import set_forward_context
 
 from vllm_dllm.caching.registry import POLICIES
+from vllm_dllm.catalogue import RULE_OPTIONS
 from vllm_dllm.options import SettingError
 
 pytestmark = pytest.mark.usefixtures("world")
@@ -98,19 +100,23 @@ def test_a_token_has_the_same_experts_whatever_shares_the_batch(bundled):
             assert torch.equal(mlp(hidden[rows].clone()), together[rows])
 
 
-def requests(bundled: Loaded) -> list:
+def requests() -> list[tuple[list[int], int, dict]]:
     """One of each policy, with its example settings."""
-    found = []
+    rng, found = random.Random(0), []
     for number, (name, policy) in enumerate(POLICIES.items()):
-        settings = {"dllm_cache": name, "dllm_block_length": 16, "dllm_threshold": 0.5} | policy.example
-        if policy.window_length:
-            del settings["dllm_block_length"]
-        found.append((list(range(5 + number, 20 + 2 * number)), 32 + number, settings))
+        length, settings = 32 + number, {"dllm_cache": name} | policy.example
+        if not settings.keys() & {option.key for option in RULE_OPTIONS}:
+            settings["dllm_threshold"] = 0.5
+        if policy.window_length is None:
+            settings["dllm_block_length"] = 16
+        if settings.get("dllm_score") == "random":
+            settings["dllm_scores"] = [rng.random() for _ in range(length)]
+        found.append(([rng.randrange(8, 100) for _ in range(rng.randrange(5, 40))], length, settings))
     return found
 
 
 def test_policies_mixed_in_a_batch_answer_as_alone(bundled):
-    asked = requests(bundled)
+    asked = requests()
     together = [new_decoding(bundled, *request) for request in asked]
     decode(bundled, together)
     for request, other in zip(asked, together, strict=True):
