@@ -97,6 +97,7 @@ class Module:
         self.name = name
         self.is_package = is_package
         self.tree = ast.parse(text)
+        self.looked_up: set[str] = set()  # names under way
 
     def __repr__(self) -> str:
         return self.name
@@ -134,9 +135,13 @@ class Module:
 
     def all(self, name: str) -> list[Any]:
         """Everything that `name` stands for here; a module, class, function, value, or Imported from elsewhere."""
+        if name in self.looked_up:  # a package that imports a name from itself: a module of it, see below
+            return []
+        self.looked_up.add(name)
         found = []
         for item in self.names.get(name, []):
             found += self.packages.follow(item) if isinstance(item, Imported) else [item]
+        self.looked_up.remove(name)
         if not found and self.packages.module(f"{self.name}.{name}"):
             return [self.packages.module(f"{self.name}.{name}")]
         for star in self.names.get("*", []) if not found else []:

@@ -4,6 +4,7 @@ import re
 
 import torch
 from torch import nn
+from transformers import PretrainedConfig
 from vllm.config import VllmConfig
 from vllm.model_executor.layers.fused_moe import FusedMoEFactory, GateLinear
 from vllm.model_executor.layers.layernorm import RMSNorm
@@ -74,10 +75,16 @@ class Experts(nn.Module):
 
 
 class LLaDAMoELayer(LlamaDecoderLayer):
-    def __init__(self, vllm_config: VllmConfig, prefix: str = ""):
+    def __init__(
+        self,
+        vllm_config: VllmConfig,
+        prefix: str = "",
+        config: PretrainedConfig | None = None,
+        attn_layer_type: type[nn.Module] = LLaDAMoEAttention,
+    ):
         nn.Module.__init__(self)  # not Llama's, which would make a dense MLP
-        config = vllm_config.model_config.hf_config
-        self.self_attn = LLaDAMoEAttention(
+        config = config or vllm_config.model_config.hf_config
+        self.self_attn = attn_layer_type(
             config,
             config.hidden_size,
             config.num_attention_heads,
