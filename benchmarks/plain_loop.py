@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 
 class PlainLLaDA:
-    """The forward of a LLaDA checkpoint (`weights` by their official names), for one canvas."""
+    """The forward of a LLaDA checkpoint (`weights` by their official names), for one canvas or several of one length."""
 
     def __init__(self, config: dict, weights: dict[str, torch.Tensor]):
         self.config, self.weights = config, weights
@@ -33,24 +33,25 @@ class PlainLLaDA:
         return cls(json.loads((folder / "config.json").read_text()), weights)
 
     def __call__(self, ids: torch.Tensor) -> torch.Tensor:
-        """`ids`: [length]; logits [length, vocabulary]."""
+        """`ids`: [length] or [canvases, length]; logits [..., vocabulary]."""
         w, top = self.weights, "model.transformer."
-        x = F.embedding(ids, w[top + "wte.weight"])
+        x = F.embedding(torch.atleast_2d(ids), w[top + "wte.weight"])
         for i in range(self.config["n_layers"]):
             x = self.layer(x, f"{top}blocks.{i}.")
-        return F.linear(self.norm(x, top + "ln_f"), w[top + "ff_out.weight"])
+        logits = F.linear(self.norm(x, top + "ln_f"), w[top + "ff_out.weight"])
+        return logits.view(*ids.shape, -1)
 
     def layer(self, x: torch.Tensor, name: str) -> torch.Tensor:
         def linear(h: torch.Tensor, part: str) -> torch.Tensor:
             return F.linear(h, self.weights[f"{name}{part}.weight"])
 
         def heads(h: torch.Tensor) -> torch.Tensor:
-            return h.view(len(x), self.config["n_heads"], -1).transpose(0, 1)
+            return h.unflatten(-1, (self.config["n_heads"], -1)).transpose(1, 2)
 
         h = self.norm(x, name + "attn_norm")
         q, k, v = (heads(linear(h, part)) for part in ("q_proj", "k_proj", "v_proj"))
-        a = F.scaled_dot_product_attention(self.rotate(q)[None], self.rotate(k)[None], v[None])[0]
-        x = x + linear(a.transpose(0, 1).reshape(len(x), -1), "attn_out")
+        a = F.scaled_dot_product_attention(self.rotate(q), self.rotate(k), v)
+        x = x + linear(a.transpose(1, 2).flatten(2), "attn_out")
         h = self.norm(x, name + "ff_norm")
         return x + linear(F.silu(linear(h, "ff_proj")) * linear(h, "up_proj"), "ff_out")
 

@@ -131,7 +131,7 @@ def test_prompt_logprobs_are_the_chain_over_the_prompt(name, model, request):
 def test_the_trace_and_the_pages_of_a_request_that_scores(llada):
     llada.new_traces()
     score(llada, [PAIR], cfg_scale=1.0)
-    lines = list(llada.new_traces().values())
+    lines = sorted(llada.new_traces().values(), key=lambda line: -len(line["query_tokens"]))
     length = len(PAIR[0]) + len(PAIR[1])
     assert [line["query_tokens"] for line in lines] == [[2 * length] * 4, [2 * length] * 2]
     assert all(line["output_ids"] == PAIR[1] and line["finish_reason"] == "stop" for line in lines)
