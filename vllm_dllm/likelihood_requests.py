@@ -54,7 +54,8 @@ class Likelihoods:
         asked.check_count(len(pairs))
         self.asked = asked
         self.settings = {} if asked.cfg_scale is None else {CFG_SCALE.key: CFG_SCALE.check(asked.cfg_scale)}
-        self.pairs = [self._pair(config, i, *pair) for i, pair in enumerate(pairs)]
+        cfg_scale = server_settings(config).of_request(self.settings).cfg_scale
+        self.pairs = [self._pair(config, cfg_scale, i, *pair) for i, pair in enumerate(pairs)]
         total = sum(len(pair.plan.passes) for pair in self.pairs)
         most = max(LEAST, -(-total // config.scheduler_config.max_num_seqs))
         self.requests = [request for i in range(len(pairs)) for request in self._requests(i, most)]
@@ -76,23 +77,22 @@ class Likelihoods:
             for pair, part, known in zip(self.pairs, scores, greedy, strict=True)
         ]
 
-    def _pair(self, config: VllmConfig, i: int, prompt: list[int], target: list[int]) -> Pair:
+    def _pair(self, config: VllmConfig, cfg_scale: float, i: int, prompt: list[int], target: list[int]) -> Pair:
         try:
-            check_pair(config, prompt, target, server_settings(config).of_request(self.settings).cfg_scale)
+            check_pair(config, prompt, target, cfg_scale)
         except SettingError as e:
             raise SettingError(f"pairs[{i}]: {e}", "pairs") from e
         return Pair(prompt, target, self.asked.plan(i, prompt, target, family_of(config.model_config).masks))
 
     def _requests(self, i: int, most: int) -> list[Sent]:
         prompt, target, plan = self.pairs[i]
-        parts = [{CARRIER: Target(target, passes)} for passes in plan.passes.slices(most)]
-        sent = [Sent(i, self._prompt(prompt), self._params(target, part), True) for part in parts]
+        parts: list[dict[str, Any]] = [{CARRIER: Target(target, passes)} for passes in plan.passes.slices(most)]
         if self.asked.greedy:
-            sent.append(Sent(i, self._prompt(prompt), self._params(target, one_at_a_time(len(target))), False))
-        return sent
-
-    def _prompt(self, prompt: list[int]) -> TokensPrompt:
-        return TokensPrompt(prompt_token_ids=prompt)
+            parts.append(one_at_a_time(len(target)))
+        return [
+            Sent(i, TokensPrompt(prompt_token_ids=prompt), self._params(target, part), CARRIER in part)
+            for part in parts
+        ]
 
     def _params(self, target: list[int], extra_args: dict[str, Any]) -> SamplingParams:
         return SamplingParams(

@@ -190,7 +190,7 @@ class Reading:
     ):
         count = int(read_starts[-1])
         self.members = members
-        self.starts = read_starts.tolist()
+        self.starts = read_starts
         self.named = {
             first: async_tensor_h2d(np.concatenate([named[i] for i in those]).astype(np.int64), logits.device)
             for first, those in members.items()
