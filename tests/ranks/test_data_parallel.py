@@ -4,6 +4,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import likelihood_cases
 from golden_cases import sample
 from processes import END_S, check_gone, end_group, shared_memory, titled, tree
 from prometheus_client.parser import text_string_to_metric_families
@@ -19,7 +20,7 @@ def passes_by_engine(server: Server) -> dict[str, float]:
 
 def test_engines_share_the_requests_and_answer_as_one(tmp_path, sampling):
     """Golden cases of all policies but elastic, sixteen at a time; each engine takes some. At the end the server is
-    killed, and all of its processes end."""
+    killed, and all of its processes end. The passes of one call for likelihoods are spread over both, too."""
     cases = [c for c in sample("tiny-llada", sampling, least=4) if c.settings["dllm_cache"] != "elastic"]
     # two engines on two cores: each takes what it gets
     server = start(tmp_path, environment={"VLLM_CPU_OMP_THREADS_BIND": "nobind"}, data_parallel_size=2)
@@ -32,6 +33,12 @@ def test_engines_share_the_requests_and_answer_as_one(tmp_path, sampling):
         passes = passes_by_engine(server)
         assert set(passes) == {"0", "1"} and all(passes.values())
         assert sum(passes.values()) == sum(len(trace["query_tokens"]) for _, trace in answers)
+
+        scored = likelihood_cases.sample("tiny-llada", sampling, 6)
+        read = server.post("/v1/dllm/loglikelihood", {"pairs": likelihood_cases.pairs(scored)}).json()["data"]
+        rows = zip(scored, read, strict=True)
+        sampling.check([likelihood_cases.difference(c, "chain", r["logprob"], r["token_logprobs"]) for c, r in rows])
+        assert all(more > passes[engine] for engine, more in passes_by_engine(server).items())
 
         processes = tree(server.process.pid)
         for title, number in (("APIServer", 2), ("DPCoordinator", 1), ("EngineCore", 2), ("Worker", 2)):
