@@ -26,6 +26,8 @@ def pool(rng: random.Random, size: int) -> list[tuple[str, dict]]:
 
     kinds = [{"dllm_cache": name} | policy.example for name, policy in POLICIES.items()]
     kinds += [{"dllm_cache": "entropy", "dllm_scope": "page"}, {"dllm_cache": "entropy", "dllm_window_length": 24}]
+    several = {"dllm_entropy_threshold": 0.5, "dllm_block_add_threshold": 0.1, "dllm_early_stop": True}
+    kinds += [{"dllm_cache": name} | several for name in ("none", "dual", "entropy", "d3")]
     made = []
     for i in range(size):
         settings = dict(kinds[i % len(kinds)])

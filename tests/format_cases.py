@@ -115,8 +115,7 @@ FORMATS = st.one_of(
 
 @st.composite
 def _settings(draw, model: str) -> dict:
-    fits = [p for p in POLICIES.values() if p.window_length is None or model == "tiny-llada"]
-    policy = draw(st.sampled_from([p for p in fits if not p.example or model == "tiny-llada"]))
+    policy = draw(st.sampled_from([p for p in POLICIES.values() if not p.example or model == "tiny-llada"]))
     keys: dict[str, Any] = {"dllm_cache": policy.name} | policy.example
     if draw(st.integers(0, 2)) == 0:
         keys["dllm_horizon"] = draw(st.sampled_from([0, 8, 64]))
@@ -125,7 +124,13 @@ def _settings(draw, model: str) -> dict:
     if not policy.example:
         rules = [{"dllm_threshold": t} for t in (0.1, 0.3, 0.9)] + [{"dllm_tokens_per_step": 3}, {"dllm_factor": 2.0}]
         rules += [{"dllm_entropy_bound": 1.0}, {"dllm_threshold": 0.1, "dllm_score": "margin"}]
+        rules += [{"dllm_entropy_threshold": 0.5}]
         keys |= draw(st.sampled_from(rules))
+    if policy.window_length is None and not policy.needs_one_block and draw(st.integers(0, 2)) == 0:
+        keys["dllm_block_add_threshold"] = draw(st.sampled_from([0.0, 0.3]))
+    if not policy.drops_behind_end:
+        ends = [{}, {"dllm_early_stop": True}, {"dllm_drop_behind_end": True}]
+        keys |= draw(st.sampled_from(ends))
     return keys
 
 

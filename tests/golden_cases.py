@@ -41,7 +41,7 @@ class Case:
 
     @property
     def ends_at_eos(self) -> bool:
-        return self.case["source"] == "elastic" or self.case.get("stop", False)
+        return self.case["source"] == "elastic" or any(self.case.get(key) for key in ("stop", "early_stop"))
 
     @property
     def max_tokens(self) -> int:

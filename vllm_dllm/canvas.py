@@ -36,10 +36,12 @@ class Canvas:
         suffix_ids: Sequence[int] = (),
         drop_behind: frozenset[int] = frozenset(),
         drop_once: bool = False,
+        fill_behind: frozenset[int] = frozenset(),
     ):
         """`given`: tokens that are fixed from the start, by position in the response part of the canvas.
         `suffix_ids`: text behind the response. `drop_behind`: once one of these tokens is unmasked, masked positions
-        behind it are dropped, and more when one further left is; with `drop_once` no more."""
+        behind it are dropped, and more when one further left is; with `drop_once` no more. `fill_behind`: once one of
+        these is, all behind it that is not given becomes the same token."""
         self.prompt_len = len(prompt_ids)
         self.gen_length = gen_length
         self.response_end = self.prompt_len + gen_length
@@ -56,6 +58,7 @@ class Canvas:
         self.end = self.prompt_len
         self.drop_behind = drop_behind
         self.drop_once = drop_once
+        self.fill_behind = fill_behind
         self.dropped_from = self.length  # masked positions from here on stay masked
         # the pass in which a position was unmasked
         self.unmasked_in = np.full(self.length, NEVER, np.int32)
@@ -110,12 +113,26 @@ class Canvas:
         self.masked[positions] = False
         self.unmasked_in[positions] = self.passes
         self.just_unmasked = positions
+        self._drop_and_fill(positions, tokens)
         self.passes += 1
+        self._candidates = None
+        self.frontier.advance(self)
+        self.end = self.frontier.extent(self)
+
+    def _drop_and_fill(self, positions: np.ndarray, tokens: np.ndarray) -> None:
+        """What becomes of the positions behind an end token that has just been unmasked."""
         if self.drop_behind:
             ends = positions[np.isin(tokens, list(self.drop_behind))]
             if len(ends):
                 self.dropped_from = min(self.dropped_from, int(ends[0]) + 1)
                 self.drop_behind = frozenset() if self.drop_once else self.drop_behind
-        self._candidates = None
-        self.frontier.advance(self)
-        self.end = self.frontier.extent(self)
+        if self.fill_behind:
+            ends = positions[np.isin(tokens, list(self.fill_behind))]
+            if len(ends):
+                behind = np.arange(ends[0] + 1, self.response_end)
+                behind = behind[~self.given[behind]]
+                filled = behind[self.masked[behind]]
+                self.tokens[behind] = self.tokens[ends[0]]
+                self.masked[filled] = False
+                self.unmasked_in[filled] = self.passes
+                self.just_unmasked = np.union1d(positions, filled)

@@ -49,6 +49,18 @@ WINDOW_LENGTH = Option(
     + ", ".join(f"`{p.name}`" for p in POLICIES.values() if p.needs_blocks)
     + "; every rule but `dllm_steps`",
 )
+BLOCK_ADD_THRESHOLD = Option(
+    "block_add_threshold",
+    float,
+    None,
+    "several blocks at once: the next one is opened when this share of the last one is known (d3LLM)",
+    low=0,
+    high=1,
+    when=lambda choice: not (choice.window or choice.rule.needs_blocks or choice.policy.needs_one_block),
+    read_by="blocks, not a window; every policy but "
+    + ", ".join(f"`{p.name}`" for p in POLICIES.values() if p.needs_one_block)
+    + "; every rule but `dllm_steps`",
+)
 HORIZON = Option(
     "horizon",
     int,
@@ -99,6 +111,14 @@ DROP_BEHIND_END = Option(
     + ", ".join(f"`{p.name}`" for p in POLICIES.values() if p.drops_behind_end)
     + ", which always does it",
 )
+EARLY_STOP = Option(
+    "early_stop",
+    bool,
+    False,
+    "once a token that ends the response is unmasked, all behind it becomes that token (d3LLM)",
+    when=lambda choice: not choice.policy.drops_behind_end,
+    read_by="every policy but " + ", ".join(f"`{p.name}`" for p in POLICIES.values() if p.drops_behind_end),
+)
 CFG_SCALE = Option(
     "cfg_scale",
     float,
@@ -140,6 +160,7 @@ RULE_OPTIONS = tuple(rule.option for rule in RULES.values())
 GENERAL = (
     CACHE,
     BLOCK_LENGTH,
+    BLOCK_ADD_THRESHOLD,
     WINDOW_LENGTH,
     HORIZON,
     *RULE_OPTIONS,
@@ -149,6 +170,7 @@ GENERAL = (
     SUPPRESS_EOS,
     DEFER_EOS,
     DROP_BEHIND_END,
+    EARLY_STOP,
     CFG_SCALE,
     GEN_LENGTH,
     MAX_DELAY,

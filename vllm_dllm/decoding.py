@@ -99,6 +99,7 @@ class Decoding:
             suffix_ids=text.suffix,
             drop_behind=sampling.end_ids if settings.drop_behind_end else frozenset(),
             drop_once=self.policy.drops_once,
+            fill_behind=sampling.end_ids if settings.early_stop else frozenset(),
         )
         self.constraints = list(constraints)
         self.mask_id = traits.mask_id

@@ -10,12 +10,14 @@ import numpy as np
 from vllm_dllm.caching import CachePolicy
 from vllm_dllm.caching.registry import POLICIES
 from vllm_dllm.catalogue import (
+    BLOCK_ADD_THRESHOLD,
     BLOCK_LENGTH,
     CACHE,
     CFG_SCALE,
     DEFAULT_RULE,
     DEFER_EOS,
     DROP_BEHIND_END,
+    EARLY_STOP,
     GENERAL,
     HIDDEN_CACHE,
     HORIZON,
@@ -29,7 +31,7 @@ from vllm_dllm.catalogue import (
     Choice,
     options,
 )
-from vllm_dllm.frontier import Blocks, Frontier, Window, num_blocks
+from vllm_dllm.frontier import Blocks, Frontier, MultiBlock, Window, num_blocks
 from vllm_dllm.given_text import SUFFIX, TEMPLATE
 from vllm_dllm.options import Option, SettingError, names
 from vllm_dllm.unmasking import UnmaskingRule
@@ -61,6 +63,7 @@ class Settings:
     rule_value: Any
     rule_options: dict[str, Any]
     block_length: int
+    block_add_threshold: float | None  # None: one block at a time
     window_length: int | None
     horizon: int | None
     score: str  # with CONFIDENCE64 beside SCORES
@@ -70,6 +73,7 @@ class Settings:
     suppress_eos: bool
     defer_eos: bool
     drop_behind_end: bool
+    early_stop: bool
     cfg_scale: float  # 0: no guidance
 
     @property
@@ -89,9 +93,11 @@ class Settings:
         return rule
 
     def make_frontier(self) -> Frontier:
-        if self.window_length is None:
-            return Blocks(self.block_length, self.horizon)
-        return Window(self.window_length, self.horizon)
+        if self.window_length is not None:
+            return Window(self.window_length, self.horizon)
+        if self.block_add_threshold is not None:
+            return MultiBlock(self.block_length, self.block_add_threshold, self.horizon)
+        return Blocks(self.block_length, self.horizon)
 
     def check_canvas(self, gen_length: int) -> None:
         """Raise SettingError if they do not fit a response of this length."""
@@ -208,6 +214,7 @@ def _resolve(server: Mapping[str, Any], own: Mapping[str, Any], traits: ModelTra
     def if_read(option: Option) -> Any:
         return value(option) if option in read else None
 
+    behind = _behind_end(server, own, traits)
     scores = if_read(SCORES_GIVEN)
     if score == "confidence" and rule is RULES["steps"] and policy.steps_rank_by is not None:
         score = policy.steps_rank_by
@@ -218,6 +225,7 @@ def _resolve(server: Mapping[str, Any], own: Mapping[str, Any], traits: ModelTra
         rule_value=rule_value,
         rule_options={o.name: value(o) for o in rule.options if o in read},
         block_length=value(BLOCK_LENGTH),
+        block_add_threshold=if_read(BLOCK_ADD_THRESHOLD),
         window_length=window,
         horizon=value(HORIZON),
         score=score,
@@ -226,10 +234,22 @@ def _resolve(server: Mapping[str, Any], own: Mapping[str, Any], traits: ModelTra
         max_delay=if_read(MAX_DELAY) or 0,
         suppress_eos=value(SUPPRESS_EOS),
         defer_eos=bool(if_read(DEFER_EOS)),
-        drop_behind_end=policy.drops_behind_end
-        or own.get(DROP_BEHIND_END.key, server.get(DROP_BEHIND_END.key, traits.drop_behind_end)),
+        drop_behind_end=policy.drops_behind_end or behind[DROP_BEHIND_END.key],
+        early_stop=behind[EARLY_STOP.key] and not policy.drops_behind_end,
         cfg_scale=value(CFG_SCALE),
     )
+
+
+def _behind_end(server: Mapping[str, Any], own: Mapping[str, Any], traits: ModelTraits) -> dict[str, bool]:
+    """What becomes of masked positions behind an end, by the setting's key: the request's choice replaces the server's."""
+    keys = (DROP_BEHIND_END.key, EARLY_STOP.key)
+    for settings in (own, {**server, **own}):
+        found = {key: settings[key] for key in keys if key in settings}
+        if all(found.get(key) for key in keys):
+            raise SettingError(f"{keys[0]}=True and {keys[1]}=True contradict each other: one of them must be false")
+        if any(found.values()):
+            return dict.fromkeys(keys, False) | found
+    return {DROP_BEHIND_END.key: traits.drop_behind_end, EARLY_STOP.key: False} | found
 
 
 def _policy_value(option: Option, policy: type[CachePolicy], server: Mapping[str, Any], own: Mapping[str, Any]) -> Any:
@@ -250,8 +270,9 @@ def _read(choice: Choice) -> set[Option]:
 
 def _score(server: Mapping[str, Any], own: Mapping[str, Any], rule: type[UnmaskingRule]) -> str:
     score = own.get(SCORE.key, server.get(SCORE.key, SCORE.default))
-    if own and score not in rule.scores and SCORE.key not in own:
-        score = SCORE.default  # the server's score, for another rule than the request's
+    if score not in rule.scores and SCORE.key not in (own or server):
+        # the server's score, for another rule than the request's, or one that this rule cannot rank by
+        score = SCORE.default if SCORE.default in rule.scores else rule.scores[0]
     if score not in rule.scores:
         raise SettingError(
             f"{SCORE.key}={score!r} is not allowed with {rule.option.key}: it must be one of {', '.join(rule.scores)}"

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from common import EOS
 from dense import decode
 from golden_cases import cases
 from quirks import query_tokens
@@ -18,14 +19,18 @@ FILES = [
     "tiny-dream.d2cache",
     "tiny-dream.dream_dkv",
     "tiny-dream.entropy",
+    "tiny-llada.d3llm",
+    "tiny-dream.d3llm",
 ]
 SHARE = 1 / 6  # of the cases of each file and policy: the engine runs more (tests/engine/test_golden.py)
-HERE = ("prefix", "dual", "dkv-decode", "dkv-greedy", "dkv-prefill", "dkv-pd", "entropy")
+HERE = ("prefix", "dual", "dkv-decode", "dkv-greedy", "dkv-prefill", "dkv-pd", "entropy", "d3")
 
 
 def difference(case: dict, keys: dict) -> str | None:
     """The first thing in which our decoding of the case differs, or None."""
-    decoding = decode(case["model"], case["prompt_ids"], case["gen_length"], keys)
+    stops = case.get("early_stop", False)
+    ends = frozenset([EOS] if stops else [])
+    decoding = decode(case["model"], case["prompt_ids"], case["gen_length"], keys, stop_at_eos=stops, end_ids=ends)
     trace = {key: [getattr(p, key) for p in decoding.record] for key in ("query_tokens", "full", "unmasked")}
     want = case | {"query_tokens": query_tokens(case, trace["unmasked"])}
     if "unmasked" in want:

@@ -7,7 +7,7 @@ from dense import decode, new_decoding
 from settings import settings
 
 CASES = golden("tiny-llada", "guidance")  # written by ML-GSAI/LLaDA's generate.py, in float32 on the CPU
-POLICIES = ["prefix", "dual", "dkv-decode", "dkv-prefill", "dkv-pd", "entropy"]
+POLICIES = ["prefix", "dual", "dkv-decode", "dkv-prefill", "dkv-pd", "entropy", "d3"]
 
 
 def test_guidance_and_suppressed_ends_are_llada_s(sampling):

@@ -16,7 +16,7 @@ from vllm_dllm.options import SettingError
 from vllm_dllm.settings import ServerSettings, resolve
 
 # those that the dense model can serve: a pass of theirs reads nothing but tokens
-HERE = ("none", "prefix", "dual", "dkv-decode", "dkv-greedy", "dkv-prefill", "dkv-pd", "entropy")
+HERE = ("none", "prefix", "dual", "dkv-decode", "dkv-greedy", "dkv-prefill", "dkv-pd", "entropy", "d3")
 PROMPT = 5  # tokens
 LLADA, DREAM = 0, -1  # row shifts
 
@@ -206,6 +206,8 @@ def random_settings(rng, name: str, dream: bool) -> dict:
         keys |= {"dllm_tokens_per_step": int(rng.integers(1, 5))}
     else:
         keys |= {"dllm_threshold": float(rng.random())}
+    if rng.random() < 0.5:
+        keys["dllm_block_add_threshold"] = float(rng.random())
     for option in POLICIES[name].options:
         if option.key == "dllm_shift" and not dream:
             continue

@@ -19,6 +19,7 @@ POLICIES = {
     "entropy": {},
     "elastic": {},
     "d2": {},
+    "d3": {},
 }
 DREAMS = [name for name in POLICIES if name != "dkv-greedy"]
 

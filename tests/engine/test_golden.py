@@ -33,7 +33,8 @@ def test_cases_of_no_cache():
     count = {model: sum(c.settings["dllm_cache"] == "none" for c in cases(model)) for _, model in MODELS}
     canvases = {"tiny-llada": 60 + 20 + 60, "tiny-dream": 60 + 20 + 60}  # given text; growing; formats
     guided = 20
+    distilled = {"tiny-llada": 22, "tiny-dream": 23}
     assert count == {
-        "tiny-llada": 60 + 19 + 12 + guided + canvases["tiny-llada"],
-        "tiny-dream": 60 + 12 + canvases["tiny-dream"],
+        "tiny-llada": 60 + 19 + 12 + guided + canvases["tiny-llada"] + distilled["tiny-llada"],
+        "tiny-dream": 60 + 12 + canvases["tiny-dream"] + distilled["tiny-dream"],
     }

@@ -50,6 +50,8 @@ def settings_of_every_kind(count: int) -> list[dict]:
             settings["dllm_block_length"] = rng.choice(BLOCKS)
         if rng.random() < 0.2:
             settings["dllm_certainty_sigma"] = 8.0
+        if rng.random() < 0.2:
+            settings |= {"dllm_block_add_threshold": 0.2, "dllm_early_stop": True}
         if rng.random() < 0.3:
             settings["dllm_horizon"] = rng.choice((0, 5, 40))
         if allowed(settings):

@@ -149,10 +149,14 @@ def table_says(option: Option, cache: str, rule: Option, score: str, traits: Mod
         "the server": True,
         "every request, not the server": True,
         "blocks, not a window": cache != "elastic",
-        "every policy but `prefix`, `dual`, `d2`; every rule but `dllm_steps`": cache not in ("prefix", "dual", "d2")
+        "every policy but `prefix`, `dual`, `d2`, `d3`; every rule but `dllm_steps`": cache
+        not in ("prefix", "dual", "d2", "d3")
         and rule.key != "dllm_steps",
         "every policy but `dkv-greedy`; every score but `origin`": cache != "dkv-greedy" and score != "origin",
         "every policy but `elastic`, which always does it": cache != "elastic",
+        "every policy but `elastic`": cache != "elastic",
+        "blocks, not a window; every policy but `d2`; every rule but `dllm_steps`": cache not in ("elastic", "d2")
+        and rule.key != "dllm_steps",
         "every policy but `none`": cache != "none",
         "`dllm_score=random`": score == "random",
         "`dllm_score` of `confidence`, `margin` or `entropy`": score in ("confidence", "margin", "entropy"),

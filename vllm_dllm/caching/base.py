@@ -29,6 +29,7 @@ class CachePolicy(ABC):
     probe_class: ClassVar[type[Probe] | None] = None  # what it may have measured in the attention
     needs_entropy: ClassVar[bool] = False  # `observe` reads `seen.entropy`
     needs_blocks: ClassVar[bool] = False  # it cannot go with a sliding window
+    needs_one_block: ClassVar[bool] = False  # nor with several blocks at once
     window_length: ClassVar[int | None] = None  # it always has a window, this long unless set
     drops_behind_end: ClassVar[bool] = False  # masked positions behind an end token are always dropped
     drops_once: bool = False  # and no more of them when one further left is unmasked later

@@ -45,6 +45,7 @@ class D2(CachePolicy):
     options = (ROLLOUT_P, CURRENT_K, CACHE_SIGMA, INFLATE_W)
     probe_class = Rollout
     needs_blocks = True
+    needs_one_block = True  # it may leave candidates out of a pass, all of the first block's among them
 
     def __init__(self, row_shift: int, rollout_p: float, current_k: int, cache_sigma: float, inflate_w: int):
         super().__init__(row_shift)

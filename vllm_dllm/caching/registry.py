@@ -2,6 +2,7 @@
 
 from vllm_dllm.caching.base import CachePolicy
 from vllm_dllm.caching.d2 import D2
+from vllm_dllm.caching.d3 import D3
 from vllm_dllm.caching.dkv_decode import DKVDecode
 from vllm_dllm.caching.dkv_greedy import DKVGreedy
 from vllm_dllm.caching.dkv_pd import DKVPD
@@ -15,7 +16,7 @@ from vllm_dllm.caching.prefix import Prefix
 from vllm_dllm.plugins import load
 
 GROUP = "vllm_dllm.cache_policies"  # the entry point group of other packages' policies
-OURS = (NoCache, Prefix, Dual, DKVDecode, DKVGreedy, DKVPrefill, DKVPD, Entropy, Elastic, D2)
+OURS = (NoCache, Prefix, Dual, DKVDecode, DKVGreedy, DKVPrefill, DKVPD, Entropy, Elastic, D2, D3)
 
 # Kept apart from the package's __init__, which such a package imports: it may be imported before us.
 POLICIES: dict[str, type[CachePolicy]] = load(

@@ -21,7 +21,7 @@ class UnmaskingRule:
     options: ClassVar[tuple[Option, ...]] = ()
     scores: ClassVar[tuple[str, ...]] = ("confidence", "margin", "entropy", "random")  # what it can rank by
     needs_entropy: ClassVar[bool] = False
-    needs_blocks: ClassVar[bool] = False  # it cannot go with a sliding window
+    needs_blocks: ClassVar[bool] = False  # it cannot go with a sliding window, nor with several blocks at once
     whole: ClassVar[bool] = False  # `top`'s: whether it ranks the whole canvas
     score: str = "confidence"
 
