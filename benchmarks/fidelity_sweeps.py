@@ -90,7 +90,7 @@ def _sweeps() -> Iterator[Sweep]:
     yield Sweep("elastic", elastic, "dllm_gamma", (0.5, 0.7, 0.8, 0.9, 0.95, 0.99))
     yield Sweep("elastic", elastic, "dllm_window_length", (8, 16, 32), main=False)
     yield Sweep("elastic", elastic, "dllm_track_num", (1, 2, 4), main=False)
-    yield Sweep("d3", {"dllm_cache": "d3"}, "dllm_cache_delay_iter", (0, 4))
+    yield Sweep("d3", {"dllm_cache": "d3"})
     d2 = {"dllm_cache": "d2"}
     yield Sweep("d2", d2, "dllm_rollout_p", (0.1, 0.2, 0.4, 0.6, 0.8))
     yield Sweep("d2", d2, "dllm_current_k", (8, 16, 32, 64), main=False)

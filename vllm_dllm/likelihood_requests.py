@@ -10,7 +10,16 @@ from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from vllm_dllm import validation
-from vllm_dllm.catalogue import BLOCK_LENGTH, CACHE, CFG_SCALE, DEFER_EOS, DROP_BEHIND_END, SCORE, SUPPRESS_EOS
+from vllm_dllm.catalogue import (
+    BLOCK_LENGTH,
+    CACHE,
+    CFG_SCALE,
+    DEFER_EOS,
+    DROP_BEHIND_END,
+    EARLY_STOP,
+    SCORE,
+    SUPPRESS_EOS,
+)
 from vllm_dllm.engine_config import model_traits, server_settings
 from vllm_dllm.likelihood.asked import Asked, Plan
 from vllm_dllm.likelihood.result import Likelihood
@@ -109,7 +118,8 @@ class Likelihoods:
 def one_at_a_time(length: int) -> dict[str, Any]:
     """LLaDA's `suffix_greedy_prediction`: the most confident position of all, pass by pass, whatever its token."""
     rule = {RULES["tokens_per_step"].option.key: 1, SCORE.key: "confidence", BLOCK_LENGTH.key: length}
-    return {CACHE.key: "none"} | rule | dict.fromkeys((SUPPRESS_EOS.key, DEFER_EOS.key, DROP_BEHIND_END.key), False)
+    about_ends = (SUPPRESS_EOS, DEFER_EOS, DROP_BEHIND_END, EARLY_STOP)
+    return {CACHE.key: "none"} | rule | {option.key: False for option in about_ends}
 
 
 def check_pair(config: VllmConfig, prompt: list[int], target: list[int], cfg_scale: float) -> None:

@@ -123,6 +123,26 @@ def test_a_folder_with_gguf_files_alone(tmp_path):
         engine_config(with_config)
 
 
+def test_an_adapter_of_one_of_our_models(tmp_path, monkeypatch):
+    """The command is that of its base model and of itself; one of another model is vLLM's matter."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    base, adapter = checkpoint(DREAM, tmp_path / "base", DREAM), tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_model.safetensors").write_bytes(b"")
+    for name in (str(base), "GSAI-ML/LLaDA-8B-Instruct"):
+        (adapter / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": name}))
+        with pytest.raises(SettingError, match=re.escape(f"it is an adapter of {name}, and must be merged")) as refusal:
+            engine_config(adapter)
+        command = str(refusal.value).split('python -c "')[1].split('"')[0]
+        compile(command, "the command", "exec")
+        assert (
+            f"AutoModel.from_pretrained({name!r}" in command and f"from_pretrained(base, {str(adapter)!r})" in command
+        )
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "Qwen/Qwen2.5-7B"}))
+    with pytest.raises(ValueError, match="Invalid repository ID or local directory"):
+        engine_config(adapter)
+
+
 def test_llm_says_it_too(tmp_path):
     with pytest.raises(ValueError, match=re.escape(SERVED)):
         LLM(str(checkpoint(LLADA | {"architectures": ["MMadaModelLM"]}, tmp_path)))

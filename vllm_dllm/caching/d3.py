@@ -63,7 +63,8 @@ class D3(CachePolicy):
             pages.mark_all("interval")
 
     def positions(self, canvas):
-        return np.arange(min(self.cached_to, *self.rows(canvas.candidates[:1])), canvas.end, dtype=np.int32)
+        first = self.rows(canvas.candidates[:1]).tolist()
+        return np.arange(min([self.cached_to, *first]), canvas.end, dtype=np.int32)
 
     def observe(self, canvas, pages, seen, unmasked):
         self.cached_to = self.caching
