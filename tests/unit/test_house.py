@@ -105,6 +105,14 @@ def test_rules_and_policies_know_nothing_of_vllm(name):
         assert not foreign, f"{name} reaches {foreign} through {' -> '.join(reached(name)[target])}"
 
 
+def test_only_its_own_room_needs_the_evaluation_harness():
+    room = ("lm_eval",)
+    needs = {n for n, path in modules().items() if any(i.split(".")[0] == "lm_eval" for i in imports(path, n))}
+    assert needs and all(is_in(name, room) for name in needs)
+    outside = [name for name in GRAPH if not is_in(name, room) and any(is_in(t, room) for t in GRAPH[name])]
+    assert not outside
+
+
 def cycles(arrows: dict[str, set[str]]) -> list[list[str]]:
     found, state = [], {}
 
