@@ -15,7 +15,7 @@ TASKS = ROOT / "examples" / "evaluation"
 KINDS = {"tiny-llada": "counts", "tiny-dream": "times"}
 
 
-class Plain:
+class PlainLoop:
     """A bundled checkpoint in plain PyTorch."""
 
     def __init__(self, name: str):

@@ -13,8 +13,8 @@ sys.path.append(str(Path(__file__).parents[2] / "checkpoints"))
 
 import tasks  # noqa: E402
 
-COUNT = 6
-WRONG = 3  # wrong answers to each question of the multiple choice
+COUNT = 4
+WRONG = 2  # wrong answers to each question of the multiple choice
 
 
 def _questions(kind: str, seed: int) -> list[dict]:

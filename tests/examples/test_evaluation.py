@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from common import CHECKPOINTS
-from evaluated import TASKS, Plain
+from evaluated import TASKS, PlainLoop
 
 SETTINGS = {"dllm_cache": "prefix", "dllm_block_length": 16, "dllm_gen_length": 48, "dllm_tokens_per_step": 2}
 DRAWS = {"mc_num": 8, "strata": 4, "seed": 3}
@@ -47,7 +47,7 @@ def test_answers_and_scores_are_a_plain_loops(tmp_path):
     assert result.returncode == 0, result.stderr[-4000:]
     for bar in ("generate_until", "loglikelihood"):
         assert f"Running {bar} requests: 100%" in result.stderr
-    plain = Plain("tiny-dream")
+    plain = PlainLoop("tiny-dream")
     for (prompt, arguments), text in requests(tmp_path, "tiny_count"):
         assert prompt.count("<|user|>") == 2
         assert text == plain.answer(prompt, arguments, SETTINGS)

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from vllm import LLM, SamplingParams
+from vllm.inputs import TokensPrompt
 from vllm.sampling_params import RequestOutputKind
 
 from vllm_dllm import loglikelihood
@@ -25,30 +26,28 @@ class Offline:
         self.max_length = model.max_model_len
         self.family = family_of(model)
         self.tokenizer = self.llm.get_tokenizer()
-        self.asked = 0
 
     def generate(self, requests: Sequence[tuple[list[int], dict[str, Any]]]) -> Iterator[tuple[int, str]]:
         """(place in `requests`, text) of each prompt with its sampling parameters, as they end.
 
         Raises SettingError for parameters that are refused, and RuntimeError for a request that fails.
         """
-        engine = self.llm.llm_engine
         defaults = self.llm.model_config.get_diff_sampling_param()  # as a server has them
-        places = {}
-        for place, (prompt, params) in enumerate(requests):
-            try:
-                asked = SamplingParams(**(defaults | params), output_kind=RequestOutputKind.FINAL_ONLY)
-            except TypeError as e:
-                raise SettingError(f"generation_kwargs are not allowed: {e}") from None
-            self.asked += 1
-            places[str(self.asked)] = place
-            engine.add_request(str(self.asked), {"prompt_token_ids": prompt}, asked)
+        final = {"output_kind": RequestOutputKind.FINAL_ONLY}
+        try:
+            asked = [SamplingParams(**(defaults | params | final)) for _, params in requests]
+        except TypeError as e:
+            raise SettingError(f"generation_kwargs are not allowed: {e}") from None
+        prompts = [TokensPrompt(prompt_token_ids=prompt) for prompt, _ in requests]
+        ids = self.llm.enqueue(prompts, asked, use_tqdm=False)
+        places = {request_id.split("-")[0]: place for place, request_id in enumerate(ids)}  # vLLM has made them unique
+        engine = self.llm.llm_engine
         while engine.has_unfinished_requests():
             for output in engine.step():
-                answer = output.outputs[0]
+                place, answer = places[output.request_id], output.outputs[0]
                 if answer.finish_reason == "error":
-                    raise RuntimeError(f"request {places[output.request_id]} failed: {answer.stop_reason}")
-                yield places[output.request_id], answer.text
+                    raise RuntimeError(f"request {place} failed: {answer.stop_reason}")
+                yield place, answer.text
 
     def loglikelihood(self, pairs: Sequence[tuple[list[int], list[int]]]) -> Iterator[tuple[int, float, bool | None]]:
         """(place in `pairs`, log probability, whether greedy decoding gives the target) of each prompt and target."""
