@@ -41,18 +41,23 @@ class PlainLoop:
         rows = torch.arange(len(prompt), len(canvas)) + TRAITS[self.name].row_shift
         return model(self.name)(torch.tensor([canvas])).float()[0, rows].log_softmax(-1)
 
-    def chain(self, prompt: str, target: str, end: bool = False) -> tuple[float, bool]:
-        """The sum of each token's log-probability, from it on all masked; whether each was the most likely. `end`: with
-        the end token behind the target."""
-        ids, total, best = self.encode(target) + [EOS] * end, 0.0, True
+    def chain(self, prompt: str, target: str) -> tuple[float, bool]:
+        """The sum of each token's log-probability, from it on all masked; whether each was the most likely."""
+        ids, total, best = self.encode(target), 0.0, True
         for i, token in enumerate(ids):
             row = self.logprobs(self.encode(prompt), ids, np.arange(len(ids)) >= i)[i]
             total += float(row[token])
             best &= int(row.argmax()) == token
         return total, best
 
+    def greedy(self, prompt: str, target: str) -> bool:
+        """Whether the most confident position, one a pass, gives the target."""
+        ids = self.encode(target)
+        settings = {"dllm_block_length": len(ids), "dllm_tokens_per_step": 1}
+        return decode(self.name, self.encode(prompt), len(ids), settings).canvas.response.tolist() == ids
+
     def estimate(self, prompt: str, target: str, mc_num: int, strata: int, seed: int) -> float:
-        """The mean over the masks that are drawn for this pair."""
+        """The mean over the masks that are drawn for this pair; of a Dream model with the end token behind the target."""
         before, ids = self.encode(prompt), self.encode(target) + [EOS] * (KINDS[self.name] == "times")
         rng = np.random.default_rng([seed, len(ids), *before, *ids])
         each = []

@@ -4,8 +4,9 @@ import lm_eval
 import pytest
 from common import CHECKPOINTS
 from evaluated import TASKS, PlainLoop
+from lm_eval.api.instance import Instance
 from lm_eval.tasks import TaskManager
-from served import MAX_MODEL_LEN
+from served import MAX_MODEL_LEN, text_prompt
 
 from vllm_dllm.lm_eval.model import DiffusionLM
 from vllm_dllm.options import SettingError
@@ -40,12 +41,12 @@ def answers(results: dict) -> list[tuple[tuple, object]]:
     ]
 
 
-@pytest.mark.parametrize("batch", [1, 4])
-def test_the_stock_harness_generates(server, manager, plain, batch):
-    """Token ids, several in a request, stop strings, the task's length, a shot before."""
+# a shot: the checkpoints have learnt single questions, and do not make use of it
+@pytest.mark.parametrize(("batch", "concurrent", "shots"), [(1, 8, 0), (4, 1, 1)])
+def test_the_stock_harness_generates(server, manager, plain, batch, concurrent, shots):
+    """Token ids, several in a request, stop strings, the task's length."""
     model = {"model": server.model, "base_url": f"{server.url}/v1/completions", "max_length": MAX_MODEL_LEN}
-    model |= {"tokenizer": str(CHECKPOINTS / "tiny-llada"), "num_concurrent": 1 if batch > 1 else 8}
-    shots = batch // 4  # the checkpoints have learnt single questions, and echo those
+    model |= {"tokenizer": str(CHECKPOINTS / "tiny-llada"), "num_concurrent": concurrent}
     results = evaluate(manager, GENERATED, shots, model="local-completions", model_args=model, batch_size=batch)
     found = answers(results)
     assert len(found) == 8
@@ -77,13 +78,46 @@ def test_our_class_asks_with_the_requests_settings(server, manager, plain):
         assert text == plain.answer(prompt, arguments, SETTINGS)
 
 
-@pytest.mark.parametrize("estimator", ["chain", "mc"])
-def test_our_class_scores(server, manager, plain, estimator):
-    draws = {"mc_num": 16, "strata": 8, "seed": 7}
-    model = ours(server, estimator=estimator, **(draws if estimator == "mc" else {}))
-    for (prompt, target), (score, _) in answers(evaluate(manager, ["tiny_choice"], model=model)):
-        want = plain.chain(prompt, target)[0] if estimator == "chain" else plain.estimate(prompt, target, **draws)
-        assert score == pytest.approx(want, abs=1e-3)
+def test_our_class_scores_by_the_chain(server, manager, plain):
+    found = answers(
+        evaluate(manager, ["tiny_choice", "tiny_answer"], model=ours(server, estimator="chain", greedy=True))
+    )
+    for (prompt, target), (score, greedy) in found:
+        assert score == pytest.approx(plain.chain(prompt, target)[0], abs=1e-3)
+        assert greedy == plain.greedy(prompt, target)
+    assert {greedy for _, (_, greedy) in found} == {True, False}
+
+
+DRAWS = {"mc_num": 8, "strata": 4, "seed": 7}
+
+
+def test_our_class_scores_by_the_authors_estimator(server, manager, plain):
+    found = answers(evaluate(manager, ["tiny_choice"], model=ours(server, **DRAWS)))
+    for (prompt, target), (score, greedy) in found:
+        assert score == pytest.approx(plain.estimate(prompt, target, **DRAWS), abs=1e-3) and not greedy
+
+
+def instance(kind: str, *arguments) -> Instance:
+    return Instance(request_type=kind, doc={}, arguments=arguments, idx=0)
+
+
+def test_what_is_too_long_loses_its_beginning(server, plain):
+    """A prompt; a text whose likelihood is asked for whole is scored in windows, each token once."""
+    model = ours(server, gen_length=16, **DRAWS)
+    text = ("count 3 by 4 x6 " * 50).strip()  # a token each character
+    question, right = text_prompt("echo abc"), "abc"  # 11 tokens
+    until = {"until": ["\n"]}
+    (answer,) = model.generate_until([instance("generate_until", text + question, until)], disable_tqdm=True)
+    assert answer == plain.answer(text[-MAX_MODEL_LEN + 16 + 11 :] + question, until, {"dllm_gen_length": 16})
+    (score,) = model.loglikelihood([instance("loglikelihood", text, right)], disable_tqdm=True)
+    assert score[0] == pytest.approx(plain.estimate(text[-MAX_MODEL_LEN + 3 :], right, **DRAWS), abs=1e-3)
+    (whole,) = model.loglikelihood_rolling([instance("loglikelihood_rolling", text)], disable_tqdm=True)
+    rest = MAX_MODEL_LEN - 1
+    first = plain.estimate("<|startoftext|>", text[:rest], **DRAWS)
+    second = plain.estimate(text[-MAX_MODEL_LEN:rest], text[rest:], **DRAWS)
+    assert whole == pytest.approx(first + second, rel=1e-5)
+    with pytest.raises(SettingError, match="a target of 799 tokens is not allowed: it must be at most 512"):
+        model.loglikelihood([instance("loglikelihood", "count", text)], disable_tqdm=True)
 
 
 @pytest.mark.parametrize(
