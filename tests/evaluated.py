@@ -28,7 +28,7 @@ class PlainLoop:
 
     def answer(self, prompt: str, arguments: dict[str, Any], settings: dict[str, Any]) -> str:
         """Decoded to its end token, cut at the first stop string."""
-        length = settings.get("dllm_gen_length", arguments["max_gen_toks"])
+        length = settings.get("dllm_gen_length") or arguments["max_gen_toks"]
         settings = {k: v for k, v in settings.items() if k != "dllm_gen_length"}
         response = decode(self.name, self.encode(prompt), length, settings, stop_at_eos=True).canvas.response.tolist()
         text = self.tokenizer.decode(response[: response.index(EOS)] if EOS in response else response)

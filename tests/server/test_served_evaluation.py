@@ -4,9 +4,8 @@ import lm_eval
 import pytest
 from common import CHECKPOINTS
 from evaluated import TASKS, PlainLoop
-from lm_eval.api.instance import Instance
 from lm_eval.tasks import TaskManager
-from served import MAX_MODEL_LEN, text_prompt
+from served import MAX_MODEL_LEN
 
 from vllm_dllm.lm_eval.model import DiffusionLM
 from vllm_dllm.options import SettingError
@@ -95,29 +94,6 @@ def test_our_class_scores_by_the_authors_estimator(server, manager, plain):
     found = answers(evaluate(manager, ["tiny_choice"], model=ours(server, **DRAWS)))
     for (prompt, target), (score, greedy) in found:
         assert score == pytest.approx(plain.estimate(prompt, target, **DRAWS), abs=1e-3) and not greedy
-
-
-def instance(kind: str, *arguments) -> Instance:
-    return Instance(request_type=kind, doc={}, arguments=arguments, idx=0)
-
-
-def test_what_is_too_long_loses_its_beginning(server, plain):
-    """A prompt; a text whose likelihood is asked for whole is scored in windows, each token once."""
-    model = ours(server, gen_length=16, **DRAWS)
-    text = ("count 3 by 4 x6 " * 50).strip()  # a token each character
-    question, right = text_prompt("echo abc"), "abc"  # 11 tokens
-    until = {"until": ["\n"]}
-    (answer,) = model.generate_until([instance("generate_until", text + question, until)], disable_tqdm=True)
-    assert answer == plain.answer(text[-MAX_MODEL_LEN + 16 + 11 :] + question, until, {"dllm_gen_length": 16})
-    (score,) = model.loglikelihood([instance("loglikelihood", text, right)], disable_tqdm=True)
-    assert score[0] == pytest.approx(plain.estimate(text[-MAX_MODEL_LEN + 3 :], right, **DRAWS), abs=1e-3)
-    (whole,) = model.loglikelihood_rolling([instance("loglikelihood_rolling", text)], disable_tqdm=True)
-    rest = MAX_MODEL_LEN - 1
-    first = plain.estimate("<|startoftext|>", text[:rest], **DRAWS)
-    second = plain.estimate(text[-MAX_MODEL_LEN:rest], text[rest:], **DRAWS)
-    assert whole == pytest.approx(first + second, rel=1e-5)
-    with pytest.raises(SettingError, match="a target of 799 tokens is not allowed: it must be at most 512"):
-        model.loglikelihood([instance("loglikelihood", "count", text)], disable_tqdm=True)
 
 
 @pytest.mark.parametrize(
