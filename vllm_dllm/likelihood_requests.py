@@ -62,7 +62,7 @@ class Likelihoods:
             raise SettingError("pairs must have at least one pair of a prompt and a target", "pairs")
         asked.check_count(len(pairs))
         self.asked = asked
-        self.settings = {} if asked.cfg_scale is None else {CFG_SCALE.key: CFG_SCALE.check(asked.cfg_scale)}
+        self.settings = {} if asked.cfg_scale is None else {CFG_SCALE.key: _cfg_scale(asked.cfg_scale)}
         cfg_scale = server_settings(config).of_request(self.settings).cfg_scale
         self.pairs = [self._pair(config, cfg_scale, i, *pair) for i, pair in enumerate(pairs)]
         total = sum(len(pair.plan.passes) for pair in self.pairs)
@@ -113,6 +113,13 @@ class Likelihoods:
             extra_args=extra_args | self.settings,
             skip_clone=True,
         )
+
+
+def _cfg_scale(value: Any) -> float:
+    try:
+        return CFG_SCALE.check(value)
+    except SettingError as e:  # without the prefix, as it was given
+        raise SettingError(str(e).removeprefix("dllm_"), "cfg_scale") from e
 
 
 def one_at_a_time(length: int) -> dict[str, Any]:
@@ -176,7 +183,10 @@ def _ids(config: VllmConfig, tokenizer: Any, name: str, given: Any, special: boo
         if len(given) > limit * tokenizer.max_chars_per_token:  # it is not worth the time
             raise SettingError(f"{name} of {len(given)} characters is not allowed: it must have at most {limit} tokens")
         return list(tokenizer.encode(given, add_special_tokens=special))
-    if not isinstance(given, list | tuple | np.ndarray) or not all(isinstance(t, int | np.integer) for t in given):
+    whole = (int, np.integer)
+    if not isinstance(given, list | tuple | np.ndarray) or not all(
+        isinstance(t, whole) and type(t) is not bool for t in given
+    ):
         raise SettingError(f"{name}={validation.shown(given)} is not allowed: it must be a text or a list of token ids")
     return [int(t) for t in given]
 

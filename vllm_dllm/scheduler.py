@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from vllm.sampling_params import SamplingParams
@@ -28,46 +27,12 @@ from vllm_dllm.overlap import Overlap
 from vllm_dllm.packing import pack
 from vllm_dllm.param_constraints import constraints_of
 from vllm_dllm.passes import Pass
+from vllm_dllm.running import Running, Task
 from vllm_dllm.scored import add_scored, end_scored, prompt_logprobs, scoring_of
 from vllm_dllm.scoring import Scoring
 from vllm_dllm.settings import Settings
 from vllm_dllm.trace import Trace
 from vllm_dllm.vllm_messages import DllmModelRunnerOutput, DllmSchedulerOutput, logprobs_lists
-
-
-@dataclass(eq=False)
-class Running:
-    """What a running request does, and where its next pass stands."""
-
-    decoding: Decoding | Scoring
-    pages: list[list[int]]  # of its canvas and, with guidance, of its second one: the same until it ends
-    then: Decoding | None = None  # of a request whose prompt is scored first
-    prompt: Scoring | None = None  # that, once it is done, until its first token takes it along
-    before: int = 0  # its passes
-    planned: Pass | None = None  # the pass that waits for a step
-    in_flight: bool = False  # a pass is in a step whose output has not come back
-    left_out: int = 0  # steps in a row that had no room for the pass
-    weights: int | None = None  # how often the worker's weights had been changed when all was computed last
-
-    @property
-    def passes(self) -> int:
-        """Finished so far."""
-        return self.before + self.decoding.passes
-
-    def goes_on(self) -> bool:
-        """Whether it decodes, now that it has scored."""
-        if self.then is None:
-            return False
-        assert isinstance(self.decoding, Scoring)
-        self.before = self.decoding.passes
-        self.prompt, self.decoding, self.then = self.decoding, self.then, None
-        return True
-
-    def mixed(self, done: Pass, weights: int) -> bool:
-        """Whether the pass attended to keys and values that other weights had made. A full pass attends to its own."""
-        if done.full:
-            self.weights = weights
-        return self.weights != weights
 
 
 class Asks(NamedTuple):
@@ -325,9 +290,7 @@ class DllmScheduler(Scheduler):
         scored: dict[str, Scoring] = {}
         starts = batch.read_starts.tolist()
         output.sampled_token_ids = []
-        going: dict[
-            int, tuple[Decoding | Scoring, Observation]
-        ] = {}  # by their places: those whose pass is to be finished
+        going: dict[int, tuple[Task, Observation]] = {}  # by their places: those whose pass is to be finished
         step_passes = self.steps.pop(step.step)
         for i, (req_id, running, done) in enumerate(step_passes):
             second = batch.guidance[i].entry if i in batch.guidance else None

@@ -28,7 +28,8 @@ def score(engine, asked_pairs, *more, **settings):
 def test_golden_beside_decoding(name, model, request, sampling):
     """Both estimators, with requests of every policy in the same batches; the decoded answers are golden too."""
     engine = request.getfixturevalue(name)
-    found = together(engine, sample(model, sampling, 6), decoding_cases(model, sampling), sampling.seed)
+    decoded = {case.settings["dllm_cache"]: case for case in decoding_cases(model, sampling)}.values()  # of each, one
+    found = together(engine, sample(model, sampling, 6), list(decoded), sampling.seed)
     sampling.check(found)
 
 
@@ -151,8 +152,9 @@ REFUSED = [
     ([([999], [5])], {}, "pairs[0]: prompt[0]=999 is not allowed"),
     ([([5], [6] * 512)], {}, "the canvas has 513, and it must be at most 512 (max_model_len)"),
     ([([5], [6.5])], {}, "pairs[0]: target=[6.5] is not allowed: it must be a text or a list of token ids"),
+    ([([5], [True])], {}, "pairs[0]: target=[True] is not allowed"),
     ([PAIR[0]], {}, "is not allowed: it must be a pair of a prompt and a target"),
-    ([PAIR], {"cfg_scale": -1}, "dllm_cfg_scale=-1 is not allowed"),
+    ([PAIR], {"cfg_scale": -1}, "cfg_scale=-1 is not allowed: it must be a number from 0 to 1000"),
     ([PAIR], {"estimator": "mc", "masks": []}, "one list for each of the 1 pairs"),
 ]
 

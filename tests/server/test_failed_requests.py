@@ -55,6 +55,16 @@ def test_a_stream_ends_with_an_error_event(damaged, path):
     damaged.wait_idle()
 
 
+def test_likelihoods_beside_it_are_not_kept_waiting(damaged):
+    pairs = [["echo ab", "ab"], [ASKED, "ab"], ["echo cd", ASKED]]
+    response = damaged.post("/v1/dllm/loglikelihood", {"pairs": pairs})
+    assert response.status_code == 500 and WHY in response.json()["error"]["message"], response.text
+    assert damaged.post("/v1/dllm/loglikelihood", {"pairs": pairs[:1]}).status_code == 200
+    for field in ({"echo": True, "logprobs": 1}, {"prompt_logprobs": 0}):
+        assert damaged.post("/v1/completions", {"prompt": ASKED} | field).status_code == 500
+    damaged.wait_idle()
+
+
 def test_several_answers_and_prompts(damaged):
     with damaged.client() as client:
         for options in (

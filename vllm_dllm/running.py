@@ -1,0 +1,44 @@
+"""A running request, as the scheduler keeps it."""
+
+from dataclasses import dataclass
+
+from vllm_dllm.decoding import Decoding
+from vllm_dllm.passes import Pass
+from vllm_dllm.scoring import Scoring
+
+Task = Decoding | Scoring
+
+
+@dataclass(eq=False)
+class Running:
+    """What a running request does, and where its next pass stands."""
+
+    decoding: Task
+    pages: list[list[int]]  # of its canvas and, with guidance, of its second one: the same until it ends
+    then: Decoding | None = None  # of a request whose prompt is scored first
+    prompt: Scoring | None = None  # that, once it is done, until its first token takes it along
+    before: int = 0  # its passes
+    planned: Pass | None = None  # the pass that waits for a step
+    in_flight: bool = False  # a pass is in a step whose output has not come back
+    left_out: int = 0  # steps in a row that had no room for the pass
+    weights: int | None = None  # how often the worker's weights had been changed when all was computed last
+
+    @property
+    def passes(self) -> int:
+        """Finished so far."""
+        return self.before + self.decoding.passes
+
+    def goes_on(self) -> bool:
+        """Whether it decodes, now that it has scored."""
+        if self.then is None:
+            return False
+        assert isinstance(self.decoding, Scoring)
+        self.before = self.decoding.passes
+        self.prompt, self.decoding, self.then = self.decoding, self.then, None
+        return True
+
+    def mixed(self, done: Pass, weights: int) -> bool:
+        """Whether the pass attended to keys and values that other weights had made. A full pass attends to its own."""
+        if done.full:
+            self.weights = weights
+        return self.weights != weights
