@@ -38,7 +38,9 @@ class Running:
         return True
 
     def mixed(self, done: Pass, weights: int) -> bool:
-        """Whether the pass attended to keys and values that other weights had made. A full pass attends to its own."""
+        """Whether the pass attended to keys and values that other weights had made. A full pass attends to its own; but
+        what adds up to one number is to be read with the same ones."""
+        others = isinstance(self.decoding, Scoring) and self.weights not in (None, weights)
         if done.full:
             self.weights = weights
-        return self.weights != weights
+        return others or self.weights != weights

@@ -89,7 +89,14 @@ class Scoring:
         token_ids[: self.start] = self.mask_id
         return planned._replace(second=planned._replace(token_ids=token_ids, named=None, scale=self.cfg_scale))
 
-    replan = redo = plan  # a pass depends on nothing but its number
+    replan = plan  # a pass depends on nothing but its number
+
+    def redo(self) -> Pass:
+        """All passes once more, from the first: those before were read with other weights."""
+        self.passes = 0
+        if self.rows is not None:
+            self.rows.clear()
+        return self.plan()
 
     def postpone(self, planned: Pass) -> None:
         """It cannot go on with less."""

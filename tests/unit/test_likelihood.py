@@ -11,9 +11,10 @@ from decoding_helpers import MASK
 from vllm_dllm.likelihood.asked import Asked
 from vllm_dllm.likelihood.draws import DRAWS, EPS, by_counts, by_times
 from vllm_dllm.likelihood.passes import Chain, Masks, unpack
-from vllm_dllm.messages import Edits, Guidance, Readout
+from vllm_dllm.messages import Edits, Guidance, Observation, Readout
 from vllm_dllm.options import SettingError
 from vllm_dllm.packing import pack
+from vllm_dllm.running import Running
 from vllm_dllm.scoring import Scoring
 from vllm_dllm.settings import ModelTraits
 from vllm_dllm.worker.readout import Reader
@@ -199,6 +200,27 @@ def test_a_pass_of_a_request_that_scores(family, cfg_scale):
         assert planned.tokens == 16
     batch = pack([planned], [[1]] * (2 if cfg_scale else 1))
     assert batch.named[0].tolist() == [20, 23]
+
+
+def test_what_was_read_with_other_weights_is_read_again():
+    scoring = Scoring(PROMPT, TARGET, Chain(0, 5, 5), TRAITS["llada"], top=0)
+    running = Running(scoring, [[1]])
+    row = np.asarray([[20]], np.int32), np.full((1, 1), -0.5, np.float32), np.ones(1, np.int64)
+
+    def finish(planned):
+        reads = planned.reads
+        scoring.finish(planned, Observation(reads, reads, reads.astype(np.float32), logprobs=row))
+
+    first = scoring.plan()
+    assert not running.mixed(first, 3)
+    finish(first)
+    second = scoring.plan()
+    assert second.number == 1 and running.mixed(second, 4)
+    again = scoring.redo()
+    assert again.number == 0 and not running.mixed(again, 4)
+    for _ in range(5):
+        finish(scoring.plan())
+    assert scoring.done and scoring.scores.tolist() == [-0.5] * 5 and len(scoring.rows) == 5
 
 
 # ---- read-out ----
