@@ -104,14 +104,17 @@ def run(name: str, decoding: Decoding, stop_at_eos: bool = False, change=(None, 
         if planned.number == change[0]:
             planned, dense.net = decoding.redo(), change[1]
         assert planned.queries.max() < planned.end == canvas.end
-        logits = dense.forward(planned.token_ids, planned.queries, planned.end)[torch.from_numpy(planned.places)]
-        assert (planned.queries[planned.places] == planned.reads + traits.row_shift).all(), "a row is not computed"
+        places = np.searchsorted(planned.queries, planned.rows)
+        logits = dense.forward(planned.token_ids, planned.queries, planned.end)[torch.from_numpy(places)]
+        assert (planned.queries[places] == planned.reads + traits.row_shift).all(), "a row is not computed"
         if planned.second is not None:
             part = planned.second
             assert (
                 np.where(part.queries < canvas.prompt_len, MASK, canvas.tokens[part.queries]) == part.token_ids
             ).all()
-            without = other.forward(part.token_ids, part.queries, part.end)[torch.from_numpy(part.places)]
+            without = other.forward(part.token_ids, part.queries, part.end)[
+                torch.from_numpy(np.searchsorted(part.queries, part.rows))
+            ]
             logits = without + (part.scale + 1) * (logits - without)
         count = len(planned.reads)
         edits = {} if planned.edits is None else {0: planned.edits}

@@ -46,6 +46,7 @@ class Canvas:
         self.gen_length = gen_length
         self.response_end = self.prompt_len + gen_length
         self.length = self.response_end + len(suffix_ids)
+        self.positions = np.arange(self.length)
         self.tokens = np.full(self.length, mask_id, np.int32)
         self.tokens[: self.prompt_len] = prompt_ids
         self.tokens[self.response_end :] = suffix_ids

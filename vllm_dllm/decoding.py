@@ -143,14 +143,13 @@ class Decoding:
         canvas, policy, pages = self.canvas, self.policy, self.pages
         queries = pages.queries(policy.positions(canvas), refresh)
         reads = policy.reads(canvas)
-        rows = policy.rows(reads)
         return Pass(
             number=canvas.passes,
             queries=queries,
             token_ids=canvas.tokens[queries],
             end=canvas.end,
             reads=reads,
-            places=_places(queries, rows),
+            rows=policy.rows(reads),
             readout=self.readout if self.sampling.temperature == 0 else self.readout._replace(seed=self._seed()),
             edits=edits_of(self.constraints, canvas, reads),
             probe=policy.probe(canvas),
@@ -311,14 +310,6 @@ def choose_together(parts: Mapping[int, tuple[Any, Observation]]) -> dict[int, n
     if len(asked) < TOGETHER:
         return {}
     return dict(zip(asked, select_together(list(asked.values())), strict=True))
-
-
-def _places(queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """int32: where the `rows` are among the `queries`, both ascending canvas positions."""
-    first = queries[0]
-    if len(queries) == queries[-1] - first + 1:  # without a gap
-        return rows - first
-    return queries.searchsorted(rows).astype(np.int32)
 
 
 def _certain(token: int) -> tuple[np.ndarray, np.ndarray, int]:

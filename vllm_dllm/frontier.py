@@ -21,6 +21,7 @@ class Positions(Protocol):
     length: int
     end: int
     dropped_from: int
+    positions: np.ndarray
     masked: np.ndarray
     passes: int
 
@@ -90,7 +91,7 @@ class Blocks(Frontier):
         self.advance(canvas)
 
     def advance(self, canvas):
-        while self.number < self.count and not canvas.masked[self.begin : self.first_stop].any():
+        while self.number < self.count and not np.count_nonzero(canvas.masked[self.begin : self.first_stop]):
             self._to(canvas, self.number + 1)
 
     def _to(self, canvas: Positions, number: int) -> None:
@@ -101,7 +102,7 @@ class Blocks(Frontier):
 
     def candidates(self, canvas):
         stop = min(self.stop, canvas.end, canvas.dropped_from)
-        return self.begin + canvas.masked[self.begin : stop].nonzero()[0]
+        return canvas.positions[self.begin : stop][canvas.masked[self.begin : stop]]
 
     def ahead(self, canvas):
         return self.stop

@@ -43,7 +43,7 @@ class SecondCanvas:
             token_ids=np.where(queries < canvas.prompt_len, np.int32(self.mask_id), canvas.tokens[queries]),
             end=canvas.end,
             reads=reads,
-            places=np.searchsorted(queries, rows).astype(np.int32),
+            rows=rows,
             readout=Readout(),  # it is read through the own canvas's
             edits=None,
             probe=self.policy.probe(canvas),

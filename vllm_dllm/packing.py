@@ -14,10 +14,13 @@ def pack(requests: Sequence[Pass], pages: Sequence[Sequence[int]], wipe: Sequenc
     those to be zeroed first."""
     guided = [(i, p.second) for i, p in enumerate(requests) if p.second is not None]
     passes = [*requests, *(second for _, second in guided)]
-    query_starts = np.zeros(len(passes) + 1, np.int32)
-    read_starts = query_starts.copy()
-    np.cumsum([len(p.queries) for p in passes], out=query_starts[1:])
-    np.cumsum([len(p.reads) for p in passes], out=read_starts[1:])
+    computed, read = [p.queries for p in passes], [p.rows for p in passes]
+    positions, query_starts = np.concatenate(computed), _starts(computed)
+    rows, read_starts = np.concatenate(read), _starts(read)
+    ends = [p.end for p in passes]
+    first = np.arange(len(passes)) * max(ends)  # every row of every canvas has a number of its own
+    queries = positions + first.repeat(np.diff(query_starts))
+    places = queries.searchsorted(rows + first.repeat(np.diff(read_starts)))
     block_table = np.zeros((len(pages), max(map(len, pages))), np.int32)
     for line, table in zip(block_table, pages, strict=True):
         line[: len(table)] = table
@@ -26,12 +29,12 @@ def pack(requests: Sequence[Pass], pages: Sequence[Sequence[int]], wipe: Sequenc
         if p.probe is not None:
             probes.setdefault(p.probe.name, {})[i] = p.probe
     return Batch(
-        positions=np.concatenate([p.queries for p in passes]),
+        positions=positions.astype(np.int32),
         token_ids=np.concatenate([p.token_ids for p in passes]),
         query_starts=query_starts,
-        ends=np.asarray([p.end for p in passes], np.int32),
+        ends=np.asarray(ends, np.int32),
         block_table=block_table,
-        places=np.concatenate([p.places for p in passes]) + np.repeat(query_starts[:-1], np.diff(read_starts)),
+        places=places.astype(np.int32),
         read_starts=read_starts,
         readouts=[p.readout for p in requests],
         probes=probes,
@@ -40,3 +43,10 @@ def pack(requests: Sequence[Pass], pages: Sequence[Sequence[int]], wipe: Sequenc
         named={i: p.named for i, p in enumerate(requests) if p.named is not None},
         wipe=list(wipe),
     )
+
+
+def _starts(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """int32: where each of the parts begins, and where the last one ends."""
+    starts = np.zeros(len(parts) + 1, np.int32)
+    np.cumsum([len(part) for part in parts], out=starts[1:])
+    return starts

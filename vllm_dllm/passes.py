@@ -12,11 +12,11 @@ class Pass(NamedTuple):
     """What one pass computes and reads. Made by `Decoding.plan`, taken by `Decoding.finish`; never changed."""
 
     number: int  # passes of the request that were finished before it
-    queries: np.ndarray  # int32 [T] canvas positions to compute, ascending
+    queries: np.ndarray  # [T] canvas positions to compute, ascending
     token_ids: np.ndarray  # int32 [T] what stands there
     end: int  # how far the canvas exists, which is what the queries attend to
     reads: np.ndarray  # [N] canvas positions whose predictions are read, ascending
-    places: np.ndarray  # int32 [N] where, among the queries, their rows are
+    rows: np.ndarray  # [N] the canvas rows where that is, among the queries
     readout: Readout
     edits: Edits | None  # None: the logits are read as they are
     probe: Probe | None  # what the policy wants measured in the attention

@@ -49,7 +49,7 @@ class Scoring:
         self.work = passes
         self.cfg_scale = cfg_scale
         self.readout = Readout(logprobs=top or 0)
-        self.queries = np.arange(len(self.tokens), dtype=np.int32)
+        self.queries = np.arange(len(self.tokens))
         self.passes = 0  # finished so far
         self.scores = np.zeros(len(passes))  # of each pass: the sum of the log probabilities that it read
         # of each pass: ids, log probabilities and ranks, where they are kept
@@ -75,7 +75,7 @@ class Scoring:
             token_ids=token_ids,
             end=self.length,
             reads=read,
-            places=(read + self.row_shift).astype(np.int32),
+            rows=read + self.row_shift,
             readout=self.readout,
             edits=None,
             probe=None,

@@ -43,7 +43,7 @@ class MostAttended(CachePolicy):
     def __init__(self, row_shift: int, attended_k: int):
         super().__init__(row_shift)
         self.attended_k = attended_k
-        self.attended = np.empty(0, np.int32)
+        self.attended = np.empty(0, np.int64)
 
     def mark(self, canvas, pages):
         if canvas.block_passes == 0:
@@ -55,7 +55,7 @@ class MostAttended(CachePolicy):
         chosen[self.rows(canvas.candidates)] = True
         chosen[canvas.just_unmasked] = True
         chosen[self.attended] = True
-        return np.flatnonzero(chosen).astype(np.int32)
+        return np.flatnonzero(chosen)
 
     def probe(self, canvas):
         return Attended(canvas.candidates, self.row_shift, self.attended_k)

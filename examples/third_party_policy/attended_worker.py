@@ -30,5 +30,5 @@ class AttendedWorker(WorkerProbe):
         found = {}
         for (i, ask), mass, length in zip(self.asks.items(), self.mass.cpu(), self.queries.lengths, strict=True):
             most = mass[:length].topk(min(ask.count, length)).indices
-            found[i] = {"attended": np.sort(most.numpy()).astype(np.int32)}
+            found[i] = {"attended": np.sort(most.numpy())}
         return found

@@ -37,4 +37,4 @@ class Sliding(CachePolicy):
         masked = canvas.candidates
         # with row_shift -1 (Dream) a position is predicted at the row before it
         start = max(0, masked[0] + self.row_shift - self.lookback)
-        return np.arange(start, masked[-1] + 1, dtype=np.int32)
+        return np.arange(start, masked[-1] + 1)

@@ -36,7 +36,7 @@ class Passes:
         self.policy.coming = np.asarray(coming, np.int64) + PROMPT
         self.policy.mark(self.canvas, self.pages)
         self.planned = self.pages.queries(self.policy.positions(self.canvas))
-        assert self.planned.dtype == np.int32 and (np.diff(self.planned) > 0).all()
+        assert (np.diff(self.planned) > 0).all()
         return (self.planned - PROMPT).tolist()
 
     def finish(self, *unmasked, entropy=()) -> None:

@@ -7,7 +7,8 @@ from contextlib import closing
 import pytest
 from common import Engine
 from golden_cases import cases, differences, sample
-from prompts import token_ids
+from prompts import params, task_prompts, token_ids
+from refreshes import DUAL, delays
 
 SHARE = 1 / 8  # of the golden cases
 
@@ -53,3 +54,15 @@ def test_requests_that_come_and_go_and_caches_that_are_reset(by_turns):
     by_turns.check_idle()
     for i, case in enumerate(batch):
         assert answers[f"{i}stay"] == case.case["output_ids"], case.settings
+
+
+def test_a_refresh_waits_no_longer_than_asked(by_turns):
+    """Half of the requests are in a step, so that it takes more and longer ones than in test_packing.py until one waits."""
+    prompts, asked = task_prompts(16, seed=11), params(128, **DUAL, dllm_max_delay=2)
+    waited: list[list[int]] = []
+    while not any(map(any, waited)):
+        assert len(waited) < 8 * 16, "every refresh had room: the test packs nothing"
+        waited += [delays(trace) for _, trace in by_turns.run(prompts, [asked] * 16)]
+        by_turns.check_idle()
+    assert max(map(max, waited)) <= 2
+    assert not any(first for first, *_ in waited), "a first pass has nothing to go on with"

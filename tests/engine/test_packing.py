@@ -2,22 +2,15 @@
 
 import pytest
 from prompts import params, task_prompts, token_ids
+from refreshes import BLOCK, DUAL, PER_STEP, delays
 
-BLOCK, PER_STEP, LENGTH = 16, 2, 64
-PASSES = BLOCK // PER_STEP  # of a block
-DUAL = {"dllm_cache": "dual", "dllm_block_length": BLOCK, "dllm_tokens_per_step": PER_STEP, "ignore_eos": True}
+LENGTH = 64
 
 
 def run(engine, prompts, **settings) -> list[tuple[list[int], dict]]:
     found = engine.run(prompts, [params(LENGTH, **DUAL, **settings) for _ in prompts])
     engine.check_idle()
     return [(token_ids(output), trace) for output, trace in found]
-
-
-def delays(trace: dict) -> list[int]:
-    """How many passes each block's refresh waited."""
-    starts = range(0, len(trace["full"]), PASSES)
-    return [trace["full"].index(True, start) - start for start in starts]
 
 
 def test_without_delay_a_refresh_never_waits_for_others(small):

@@ -193,7 +193,7 @@ def test_a_pass_of_a_request_that_scores(family, cfg_scale):
     shift = TRAITS[family].row_shift
     assert planned.full and planned.token_ids.tolist() == [*PROMPT, MASK, 21, 22, MASK, 24]
     assert planned.reads.tolist() == [3, 6] and planned.named.tolist() == [20, 23]
-    assert planned.places.tolist() == [3 + shift, 6 + shift]
+    assert planned.rows.tolist() == [3 + shift, 6 + shift]
     assert (planned.second is None) == (cfg_scale == 0)
     if planned.second is not None:
         assert planned.second.token_ids.tolist() == [MASK] * 3 + [MASK, 21, 22, MASK, 24]

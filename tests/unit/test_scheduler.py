@@ -93,6 +93,30 @@ def test_a_request_with_a_pass_in_flight_is_in_no_other_step(scheduler):
     assert list(scheduler.schedule().num_scheduled_tokens) == ["a"]
 
 
+@pytest.mark.parametrize("by_turns", [False, True])
+@pytest.mark.parametrize("most", [0, 1, 3])
+def test_a_refresh_waits_no_longer_than_asked(scheduler, by_turns, most):
+    """Blocks that start together now and then, and room for three full passes in a step; in one set or in two."""
+    rng = random.Random(0)
+    scheduler.max_num_scheduled_tokens = 256
+    scheduler.overlap = Overlap("on" if by_turns else "off")
+    blocks = [rng.choice([8, 16]) for _ in range(16)]
+    for i, block in enumerate(blocks):
+        per_step = rng.choice([1, 2, 4])
+        add(scheduler, f"{i}", 64, dllm_max_delay=most, dllm_block_length=block, dllm_tokens_per_step=per_step)
+    waits, sent = [], []
+    while scheduler.running or scheduler.waiting:
+        if len(sent) < 2 and scheduler.has_requests():
+            sent.append(scheduler.schedule())
+            for _, running, planned in scheduler.steps[sent[-1].step]:
+                if planned.full:
+                    waits.append(running.decoding.canvas.block_passes)
+        else:
+            finish(scheduler, sent.pop(0))
+    assert max(waits) <= most and any(waits) == (most > 0)
+    assert len(waits) == sum(64 // block for block in blocks), "each block was recomputed once"
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_outputs_in_any_order_give_each_request_its_own_tokens(scheduler, seed):
     """Two sets of requests, a step of each in flight at any time; the outputs come back in either order."""

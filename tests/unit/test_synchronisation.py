@@ -19,7 +19,7 @@ ALLOWED = {
     # the one copy back
     ("worker/host_copy.py", "HostCopy.arrays", "self.done.synchronize()"),
     # on the CPU alone
-    ("worker/readout.py", "Reader._set_aside", "broken.any()"),
+    ("worker/readout.py", "Reader._find_best", "broken.any()"),
     # Elastic-Cache's decision, once a layer
     ("probes/drift_worker.py", "DriftWorker.after",
      "as_on_first_rank(similarity(self.old, now, self.tracked_queries)).tolist()"),
@@ -30,6 +30,7 @@ ALLOWED = {
      ".cpu()"),
     # arrays of NumPy
     ("worker/graphs.py", "Graphs.choose", "(counts == counts[0]).all()"),
+    ("worker/readout.py", "_groups", "read_starts.tolist()"),
     ("worker/layerwise.py", "LayerwiseForward._widen", "np.diff(now.query_starts).tolist()"),
     ("attention_maps/query_set.py", "QuerySet.__init__", "np.cumsum(counts).tolist()"),
     ("attention_maps/query_set.py", "QuerySet.__init__", "lengths.tolist()"),

@@ -57,7 +57,7 @@ class CachePolicy(ABC):
 
     @abstractmethod
     def positions(self, canvas: Canvas) -> np.ndarray:
-        """int32 canvas positions that the next pass computes besides stale pages, ascending, below `canvas.end`.
+        """Canvas positions that the next pass computes besides stale pages, ascending, below `canvas.end`.
 
         Among them are the rows of `canvas.candidates` (of `coming`, for a policy that looks ahead).
         """
@@ -86,5 +86,5 @@ class CachePolicy(ABC):
         return {}
 
     def rows(self, positions: np.ndarray) -> np.ndarray:
-        """int32: the canvas rows that predict `positions`."""
-        return (positions + self.row_shift if self.row_shift else positions).astype(np.int32)
+        """The canvas rows that predict `positions`."""
+        return positions + self.row_shift if self.row_shift else positions

@@ -79,8 +79,8 @@ class D2(CachePolicy):
 
     def positions(self, canvas):
         if self.chosen is None:
-            return np.arange(canvas.end, dtype=np.int32)
-        return np.flatnonzero(self.chosen[: canvas.end]).astype(np.int32)
+            return np.arange(canvas.end)
+        return np.flatnonzero(self.chosen[: canvas.end])
 
     def probe(self, canvas):
         return Rollout()

@@ -64,7 +64,7 @@ class D3(CachePolicy):
 
     def positions(self, canvas):
         first = self.rows(canvas.candidates[:1]).tolist()
-        return np.arange(min([self.cached_to, *first]), canvas.end, dtype=np.int32)
+        return np.arange(min([self.cached_to, *first]), canvas.end)
 
     def observe(self, canvas, pages, seen, unmasked):
         self.cached_to = self.caching

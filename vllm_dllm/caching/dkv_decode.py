@@ -59,9 +59,9 @@ class DKVDecode(CachePolicy):
         alive[canvas.just_unmasked] = True
         live = np.flatnonzero(alive)
         queries = self.rows(live)
-        last = np.int32(canvas.end - 1)
+        last = canvas.end - 1
         if self.row_shift and self.shift == "un_right":
-            queries = np.union1d(queries, live.astype(np.int32))
+            queries = np.union1d(queries, live)
             return np.union1d(queries, last) if last - 1 in queries else queries
         if self.row_shift and canvas.block_passes == 1:
             queries = np.append(queries, last)

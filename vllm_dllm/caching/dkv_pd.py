@@ -32,5 +32,5 @@ class DKVPD(DKVDecode):
     def positions(self, canvas):
         second = canvas.block_passes == 1 and not self.row_shift
         if second or canvas.block_passes % self.refresh_interval == 0:
-            return np.arange(canvas.prompt_len + self.row_shift, canvas.end, dtype=np.int32)
+            return np.arange(canvas.prompt_len + self.row_shift, canvas.end)
         return super().positions(canvas)

@@ -15,4 +15,4 @@ class DKVPrefill(CachePolicy):
     name = "dkv-prefill"
 
     def positions(self, canvas):
-        return np.arange(canvas.prompt_len + self.row_shift, canvas.end, dtype=np.int32)
+        return np.arange(canvas.prompt_len + self.row_shift, canvas.end)

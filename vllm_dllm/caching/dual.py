@@ -17,4 +17,4 @@ class Dual(Prefix):
 
     def positions(self, canvas):
         start, stop = canvas.block
-        return np.arange(start + self.row_shift, stop + self.row_shift, dtype=np.int32)
+        return np.arange(start + self.row_shift, stop + self.row_shift)

@@ -34,7 +34,7 @@ class Elastic(CachePolicy):
         self.drops_once = row_shift != 0
         self.gamma = gamma
         self.track_num = track_num
-        self.track = np.empty(0, np.int32)
+        self.track = np.empty(0, np.int64)
         self.known = 0  # how far the canvas existed in the last pass
 
     def positions(self, canvas):
@@ -42,7 +42,7 @@ class Elastic(CachePolicy):
         chosen[self.track] = True
         chosen[self.rows(canvas.candidates)] = True
         chosen[canvas.just_unmasked] = True
-        return np.flatnonzero(chosen).astype(np.int32)
+        return chosen.nonzero()[0]
 
     def probe(self, canvas):
         masked = np.zeros(canvas.end, bool)

@@ -42,7 +42,7 @@ class Entropy(CachePolicy):
         if self.row_shift:
             chosen[self.rows(canvas.candidates)] = True
         chosen[self.recent] = True
-        return chosen.nonzero()[0].astype(np.int32)
+        return chosen.nonzero()[0]
 
     def signals(self, seen, unmasked):
         return {"max_entropy": round(float(seen.entropy[unmasked].max(initial=0)), 6)}

@@ -11,4 +11,4 @@ class NoCache(CachePolicy):
     name = "none"
 
     def positions(self, canvas):
-        return np.arange(canvas.end, dtype=np.int32)
+        return np.arange(canvas.end)

@@ -114,11 +114,11 @@ class PageLedger:
         return self.passes - 1 - self.refreshed_in
 
     def queries(self, positions: np.ndarray, refresh: bool = True) -> np.ndarray:
-        """int32, ascending: `positions` (ascending), every position that was never computed and, with `refresh`,
+        """Ascending: `positions` (ascending), every position that was never computed and, with `refresh`,
         every position of the stale pages."""
         stale = self.num_stale if refresh else 0
         if stale and stale == np.count_nonzero(self.sizes):
-            return np.arange(self.end, dtype=np.int32)
+            return np.arange(self.end)
         if not stale and self.computed_to == self.end:
             return positions
         chosen = np.zeros(self.end, bool)
@@ -126,7 +126,7 @@ class PageLedger:
             chosen[:] = np.repeat(self.stale, self.sizes)
         chosen[self.computed_to :] = True
         chosen[positions] = True
-        return np.flatnonzero(chosen).astype(np.int32)
+        return chosen.nonzero()[0]
 
     def record(self, queries: np.ndarray, clock: int | None = None) -> None:
         """A pass recomputed the canvas positions `queries`. It was planned when `clock` was what is given, or now."""

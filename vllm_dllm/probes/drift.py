@@ -12,7 +12,7 @@ from vllm_dllm.probes.base import Probe
 class Drift(Probe):
     """Compare the tracked tokens' attention with what it was; find the tokens to track next.
 
-    Gives the signal `tracked`: int32 canvas positions, ascending.
+    Gives the signal `tracked`: canvas positions, ascending.
     """
 
     track: np.ndarray  # canvas positions, ascending, among the queries: whose attention is compared

@@ -64,7 +64,7 @@ def top(canvas: Canvas, scores: np.ndarray, n: int, whole: bool = False) -> np.n
     Ties fall as `torch.topk` lets them fall on the CPU, because the public codes rank with it. Its choice depends on
     the array's length: LLaDA and Dream rank the `whole` canvas, Fast-dLLM and d2Cache the response.
     """
-    start, stop = (0, canvas.length) if whole else (canvas.prompt_len, canvas.response_end)
+    start, stop = ranked_part(canvas, whole)
     part = scores[start:stop]
     at = (part > -np.inf).nonzero()[0]
     ranked = part[at]
@@ -72,4 +72,14 @@ def top(canvas: Canvas, scores: np.ndarray, n: int, whole: bool = False) -> np.n
     best = ranked[order[: n + 1]]
     if n <= len(at) and (best[:-1] > best[1:]).all():  # no ties among the n, nor with the next one
         return at[order[:n]] + start
-    return torch.topk(torch.from_numpy(part), n).indices.numpy() + start
+    return as_torch_ranks(part, n) + start
+
+
+def ranked_part(canvas: Canvas, whole: bool) -> tuple[int, int]:
+    """[start, stop) of the canvas positions that `top` ranks."""
+    return (0, canvas.length) if whole else (canvas.prompt_len, canvas.response_end)
+
+
+def as_torch_ranks(scores: np.ndarray, n: int) -> np.ndarray:
+    """The places [..., n] of the largest of the `scores` [..., length], equal ones as `torch.topk` has them."""
+    return torch.topk(torch.from_numpy(scores), n).indices.numpy()

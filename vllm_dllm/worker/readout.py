@@ -92,8 +92,6 @@ class Reader:
         packed = result.packed[:, first_line:stop_line]
         if self.kernel is not None:
             self.kernel(logits, self.mask_id, packed)
-        else:
-            packed[4] = self._set_aside(logits)
         for start, stop, first, readout in groups:
             edit = late.get(first)
             if self.kernel is not None and edit is None and _greedy(readout):
@@ -103,6 +101,8 @@ class Reader:
             for low in range(max(start, first_line), min(stop, stop_line), step):
                 lines = slice(low - first_line, min(low + step, stop, stop_line) - first_line)
                 chunk, tokens, values = logits[lines].float(), packed[0, lines], packed[1:4, lines].view(torch.float32)
+                if self.kernel is None:
+                    self._find_best(chunk, packed[:, lines])
                 if tokens_named is not None:
                     part = top_logprobs(chunk, tokens_named[low - start :][: len(chunk)], readout.logprobs or 0)
                     result.logprobs.setdefault(first, []).append(part)
@@ -127,32 +127,35 @@ class Reader:
         if self.kernel is not None:
             self.kernel(chunk, self.mask_id, packed)
         else:
-            packed[4].bitwise_or_(self._set_aside(chunk).int())
+            self._find_best(chunk, packed)
 
-    def _set_aside(self, logits: torch.Tensor) -> torch.Tensor:
-        """Which lines have no finite best token (NaN, an infinity, nothing but the mask token): a boolean for each.
+    def _find_best(self, logits: torch.Tensor, packed: torch.Tensor) -> None:
+        """The most likely token of each line but the mask token, the first of several, into `packed`; and which lines
+        have no finite one (NaN, an infinity, nothing but the mask token), besides those that had none before.
 
-        They become zeros, so that whatever is read of them is a number; their requests are not answered with it.
+        Those become zeros, so that whatever is read of them is a number; their requests are not answered with it.
         """
         mask = logits[:, self.mask_id].clone()
         logits[:, self.mask_id] = -torch.inf
-        best = logits.amax(-1)  # NaN if there is one
+        # NumPy's is ten times as fast as PyTorch's on a CPU. NaN is the largest for both
+        token = torch.from_numpy(logits.numpy().argmax(-1)) if logits.is_cpu else logits.argmax(-1)
+        best = logits.gather(-1, token[:, None])[:, 0]
         logits[:, self.mask_id] = mask
-        broken = ~(best.isfinite() & torch.maximum(best, mask).isfinite())
+        broken = ~((best > -torch.inf) & (torch.maximum(best, mask) < torch.inf))  # NaN is neither
+        packed[0] = token
+        packed[4].bitwise_or_(broken)
         if logits.device.type != "cpu" or broken.any():  # to look costs little there, much elsewhere
             logits.masked_fill_(broken[:, None], 0)
-        return broken
 
     def _read_lines(
         self, logits: torch.Tensor, skip: int, readout: Readout, tokens: torch.Tensor, values: torch.Tensor
     ) -> None:
         if readout.temperature > 0:
             token, probs = self.sample(logits, skip, readout, self.mask_id)
+            tokens.copy_(token)
         else:
             probs = torch.softmax(logits, -1)
-            token = self._best(logits)
-        tokens.copy_(token)
-        values[0] = probs.gather(-1, token[:, None])[:, 0]
+        values[0] = probs.gather(-1, tokens[:, None].long())[:, 0]
         if readout.margin:
             best = probs.topk(2, -1).values
             values[1] = best[:, 0] - best[:, 1]
@@ -160,21 +163,12 @@ class Reader:
             # Dream's and d2Cache's epsilon, which keeps log(0) out
             values[2] = -(probs * torch.log(probs + 1e-10)).sum(-1)
 
-    def _best(self, logits: torch.Tensor) -> torch.Tensor:
-        """The most likely token of each line but the mask token, the first of several."""
-        mask = logits[:, self.mask_id].clone()
-        logits[:, self.mask_id] = -torch.inf
-        # NumPy's is ten times as fast as PyTorch's on a CPU
-        best = torch.from_numpy(logits.numpy().argmax(-1)) if logits.is_cpu else logits.argmax(-1)
-        logits[:, self.mask_id] = mask
-        return best
-
 
 class Reading:
     """What is read of N lines, on the device and then on its way to the host.
 
     packed     int32 [5, N]: token, then the bits of confidence, margin and entropy in float32, and whether the line is
-               broken (see `_set_aside`). Margin and entropy are zeros where nobody wants them.
+               broken (see `_find_best`). Margin and entropy are zeros where nobody wants them.
     doubles    float64 [N], if somebody wants confidences in it
     logprobs   of the requests that want them, by their place: `top_logprobs` of some lines each. Neighbours that name
                tokens alike have theirs together, by the first one's place
@@ -289,14 +283,14 @@ def _groups(
     """Neighbours that read the same greedily are read at once, but for those in `late`; so are those that name tokens."""
     groups: list[Group] = []
     naming = {i for those in members.values() for i in those}
-    for i, readout in enumerate(readouts):
-        start, stop = int(read_starts[i]), int(read_starts[i + 1])
+    apart = naming.union(late)
+    for i, (readout, (start, stop)) in enumerate(zip(readouts, pairwise(read_starts.tolist()), strict=True)):
         if i in naming:
             if i in members:
                 groups.append((start, int(read_starts[members[i][-1] + 1]), i, readout))
             continue
         alone = readout.temperature > 0 or readout.logprobs is not None or i in late
-        if groups and not alone and groups[-1][3] == readout and groups[-1][2] not in {*late, *naming}:
+        if groups and not alone and groups[-1][3] == readout and groups[-1][2] not in apart:
             groups[-1] = (groups[-1][0], stop, groups[-1][2], readout)
         else:
             groups.append((start, stop, i, readout))

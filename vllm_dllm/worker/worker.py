@@ -11,6 +11,7 @@ from vllm.v1.worker.worker_base import CompilationTimes
 
 from vllm_dllm.attention import choice
 from vllm_dllm.patches import cpu_attention, shared_memory
+from vllm_dllm.worker.freed_memory import keep_freed_memory
 from vllm_dllm.worker.model_runner import DllmModelRunner
 
 if TYPE_CHECKING or not current_platform.is_cpu():
@@ -29,6 +30,8 @@ class DllmWorker(PlatformWorker):
         cpu_attention.apply()
         # oneDNN (CPU) compiles a kernel for each number of rows, of which passes have many, and would keep 1,024
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
+        if current_platform.is_cpu():
+            keep_freed_memory()
         super().init_device()
         # the CPU worker builds its runner inside init_device, without a hook to say which
         if not isinstance(self.model_runner, DllmModelRunner):
