@@ -1,8 +1,8 @@
 """The patches of the API server's own code, applied where a server for one of our models starts.
 
 What: when vLLM's AsyncLLM is made for one of our architectures, the patches of dead_engine.py, early_refusals.py,
-  endpoints.py, failed_requests.py, max_tokens.py, request_fields.py, request_formats.py and stopped_engine.py that
-  concern the server's protocols and handlers are applied.
+  endpoints.py, failed_requests.py, max_tokens.py, request_fields.py, request_formats.py, served_records.py and
+  stopped_engine.py that concern the server's protocols and handlers are applied.
 Why: the first place where a server's process knows its model. Offline engines and other models do without the
   seconds that importing the server takes, and without the changes.
 Applied: in every process.
@@ -21,6 +21,7 @@ from vllm_dllm.patches import (
     max_tokens,
     request_fields,
     request_formats,
+    served_records,
     stopped_engine,
 )
 from vllm_dllm.patches.wrap import wrap
@@ -35,6 +36,7 @@ def _init(original, self, vllm_config, *args, **kwargs):
         max_tokens.apply()
         request_fields.apply()
         request_formats.apply()
+        served_records.apply()
         stopped_engine.apply()
     original(self, vllm_config, *args, **kwargs)
 

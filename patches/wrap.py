@@ -78,8 +78,8 @@ def _wrapped(owner: Any, name: str, patch: Callable) -> Callable:
     return getattr(owner, name)
 
 
-def add(owner: type, name: str, function: Callable) -> None:
-    """Give a class of vLLM's a method. Raises RuntimeError where it has one of that name already."""
+def add(owner: type, name: str, function: Any) -> None:
+    """Give a class of vLLM's a method or a property. Raises RuntimeError where it has one of that name already."""
     if getattr(owner, name, function) is not function:
         raise _refusal(owner, name, function, "has to be new, and there is one already")
     setattr(owner, name, function)

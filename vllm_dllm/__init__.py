@@ -3,10 +3,14 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from vllm_dllm.records import replay
+
 if TYPE_CHECKING:
     from vllm import LLM
 
     from vllm_dllm.likelihood.result import Likelihood
+
+__all__ = ["loglikelihood", "register", "replay"]
 
 __version__ = "0.2.0"
 
@@ -50,6 +54,7 @@ def register() -> None:
     from vllm_dllm.engine_config import DllmConfig
     from vllm_dllm.patches import (
         admission,
+        answer_records,
         auto_dtype,
         command_line,
         foreign_checkpoints,
@@ -65,6 +70,7 @@ def register() -> None:
     # harmless for other models
     for patch in (
         admission,
+        answer_records,
         auto_dtype,
         command_line,
         foreign_checkpoints,

@@ -154,6 +154,7 @@ OVERLAP = Option(
     choices=("auto", "on", "off"),
     server_only=True,
 )
+RECORD = Option("record", bool, False, "the answer tells what each of its passes did, and what was unmasked in it")
 TRACE = Option("trace", str, None, "a file that gets one JSON line for each finished request", server_only=True)
 
 RULE_OPTIONS = tuple(rule.option for rule in RULES.values())
@@ -176,6 +177,7 @@ GENERAL = (
     MAX_DELAY,
     HIDDEN_CACHE,
     OVERLAP,
+    RECORD,
     TRACE,
     TEMPLATE,
     SUFFIX,

@@ -123,9 +123,10 @@ class Decoding:
         self.sent = 0  # response tokens already given to the user
         # per response position: ids, log probabilities and rank, where the request wants them
         self.logprobs: list[Any] | None = None
-        if sampling.logprobs is not None:
+        if self.readout.logprobs is not None:
             self.logprobs = [_certain(token) for token in self.canvas.response.tolist()]  # masked ones follow
-        self.record: list[PassRecord] | None = [] if recorded else None
+        self.record: list[PassRecord] | None = [] if recorded or settings.record else None
+        self.told = 0  # passes whose records were already given to the user
 
     # ---- before a pass ----
 
@@ -207,7 +208,7 @@ class Decoding:
             settings.score == "margin",
             settings.needs_entropy,
             settings.score == CONFIDENCE64,
-            s.logprobs,
+            0 if s.logprobs is None and settings.record else s.logprobs,
             s.min_p,
         )
 
@@ -247,7 +248,7 @@ class Decoding:
             numbers = (chosen - canvas.prompt_len).tolist()
             signals = policy.signals(seen, at)
             stale = done.stale_pages + (done.second.stale_pages if done.second else 0)
-            self.record.append(PassRecord(done.tokens, done.full, numbers, stale, signals))
+            self.record.append(PassRecord(done.tokens, done.full, numbers, stale, done.queries, done.end, signals))
         return Finished(chosen, seen)
 
     def _choose(self, done: Pass, seen: Observation) -> np.ndarray:
@@ -299,6 +300,12 @@ class Decoding:
         """The response tokens that became final since the last call."""
         start, self.sent = self.sent, self.canvas.final
         return self.canvas.response[start : self.sent].tolist() if self.sent > start else []
+
+    def take_passes(self) -> list[PassRecord]:
+        """The records of the passes since the last call."""
+        assert self.record is not None
+        start, self.told = self.told, len(self.record)
+        return self.record[start:]
 
 
 def choose_together(parts: Mapping[int, tuple[Any, Observation]]) -> dict[int, np.ndarray]:

@@ -87,6 +87,7 @@ def refuse_features(config: VllmConfig) -> None:
         ("decode_context_parallel_size", parallel.decode_context_parallel_size, 1),
         ("prefill_context_parallel_size", parallel.prefill_context_parallel_size, 1),
         ("enable_dbo", parallel.enable_dbo, False),
+        ("enable_return_routed_experts", config.aux_output_config.enabled, False),  # records go out in their place
         ("logits_processors", model.logits_processors or None, None),
         ("logprobs_mode", model.logprobs_mode, "raw_logprobs"),
         ("scheduler_cls", scheduler.scheduler_cls, None),

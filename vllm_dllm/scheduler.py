@@ -1,7 +1,7 @@
 """The scheduler: it owns every request's decoding, plans passes, and packs them into steps."""
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from vllm.sampling_params import SamplingParams
@@ -12,6 +12,7 @@ from vllm.v1.engine import EngineCoreEventType
 from vllm.v1.metrics.stats import SchedulerStats
 from vllm.v1.request import Request, RequestStatus
 
+from vllm_dllm.carried_records import attach, carry
 from vllm_dllm.catalogue import OVERLAP, TRACE
 from vllm_dllm.constraints import Constraint
 from vllm_dllm.decoding import Decoding, NotFinite, Sampling, choose_together
@@ -266,17 +267,28 @@ class DllmScheduler(Scheduler):
         assert isinstance(scheduler_output, DllmSchedulerOutput)
         failed: list[Request] = []
         ended: list[tuple[Request, Scoring]] = []
+        records: dict[str, bytes] = {}
         if scheduler_output.batch is not None:
             assert isinstance(model_runner_output, DllmModelRunnerOutput)
             self.overlap.came(len(model_runner_output.req_ids), len(self.running), alone=len(self.steps) == 1)
             broken, scored = self._observe(scheduler_output, model_runner_output)
             self.counts.count("failed_requests", len(broken))
+            records = {i: carry(d) for i, d in self._recorded(model_runner_output, broken)}
             failed = end_failed(self, broken)
             ended = end_scored(self, scored)
         outputs = super().update_from_output(scheduler_output, model_runner_output)
         add_failed(outputs, failed)
         add_scored(outputs, ended)
+        attach(outputs, records)
         return outputs
+
+    def _recorded(self, output: DllmModelRunnerOutput, broken: Collection[str]) -> Iterator[tuple[str, Decoding]]:
+        """The requests of a step that are recorded and about which vLLM is about to tell their clients something."""
+        for req_id, tokens in zip(output.req_ids, output.sampled_token_ids, strict=True):
+            if tokens or req_id in broken:
+                decoding = self.active[req_id].decoding
+                if isinstance(decoding, Decoding) and decoding.settings.record:
+                    yield req_id, decoding
 
     def _observe(
         self, step: DllmSchedulerOutput, output: DllmModelRunnerOutput

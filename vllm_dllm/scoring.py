@@ -117,7 +117,7 @@ class Scoring:
             self.rows.append(seen.logprobs)
         self.passes += 1
         if self.record is not None:
-            self.record.append(PassRecord(done.tokens, done.full, [], 0))
+            self.record.append(PassRecord(done.tokens, done.full, [], 0, done.queries, done.end))
         return Finished(NOTHING, seen)
 
     def take_tokens(self) -> list[int]:

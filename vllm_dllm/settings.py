@@ -22,6 +22,7 @@ from vllm_dllm.catalogue import (
     HIDDEN_CACHE,
     HORIZON,
     MAX_DELAY,
+    RECORD,
     RULE_OPTIONS,
     SCORE,
     SCORES_GIVEN,
@@ -75,6 +76,7 @@ class Settings:
     drop_behind_end: bool
     early_stop: bool
     cfg_scale: float  # 0: no guidance
+    record: bool
 
     @property
     def cache(self) -> str:
@@ -237,6 +239,7 @@ def _resolve(server: Mapping[str, Any], own: Mapping[str, Any], traits: ModelTra
         drop_behind_end=policy.drops_behind_end or behind[DROP_BEHIND_END.key],
         early_stop=behind[EARLY_STOP.key] and not policy.drops_behind_end,
         cfg_scale=value(CFG_SCALE),
+        record=value(RECORD),
     )
 
 

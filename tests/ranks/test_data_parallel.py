@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import likelihood_cases
+import recorded
 from golden_cases import sample
 from processes import END_S, check_gone, end_group, shared_memory, titled, tree
 from prometheus_client.parser import text_string_to_metric_families
@@ -39,6 +40,13 @@ def test_engines_share_the_requests_and_answer_as_one(tmp_path, sampling):
         rows = zip(scored, read, strict=True)
         sampling.check([likelihood_cases.difference(c, "chain", r["logprob"], r["token_logprobs"]) for c, r in rows])
         assert all(more > passes[engine] for engine, more in passes_by_engine(server).items())
+
+        drawn = {"n": 4, "temperature": 1.0, "ignore_eos": True, "return_token_ids": True}
+        body = {"prompt": cases[0].case["prompt_ids"], "max_tokens": 32, "vllm_xargs": {"dllm_record": True}} | drawn
+        answer = server.post("/v1/completions", body).raise_for_status().json()
+        traces = {int(trace["request_id"].split("_")[0]): trace for trace in server.traces(answer["id"], 4)}
+        for choice in answer["choices"]:
+            recorded.check(choice["dllm_record"], traces[choice["index"]], choice["token_ids"])
 
         processes = tree(server.process.pid)
         for title, number in (("APIServer", 2), ("DPCoordinator", 1), ("EngineCore", 2), ("Worker", 2)):

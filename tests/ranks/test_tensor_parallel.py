@@ -12,10 +12,12 @@ from unittest import mock
 
 import likelihood_cases
 import pytest
+import recorded
 from common import ROOT, Engine
 from golden_cases import differences, sample
 from likelihood_cases import together
 from sampling import Sampling
+from vllm import SamplingParams
 
 from vllm_dllm.engine_config import BIND, THREADS
 
@@ -57,6 +59,16 @@ def test_golden(llada, sampling):
 def test_golden_over_ray(cluster, tmp_path, sampling):
     with closing(start("tiny-dream", "ray", tmp_path, cluster.environment, additional_config=HIDDEN)) as engine:
         check_golden(engine, "tiny-dream", sampling)
+
+
+def test_records(llada):
+    """With and without what looks into the attention."""
+    asked = [
+        SamplingParams(temperature=1.0, max_tokens=32, extra_args={"dllm_record": True, "dllm_cache": name})
+        for name in ("none", "elastic")
+    ]
+    for output, trace in llada.run([{"prompt_token_ids": [2, 3, 75, 4]}] * 2, asked):
+        recorded.check(output.outputs[0].dllm_record, trace, output.outputs[0].token_ids)
 
 
 def test_unbound_ranks_share_the_cores(llada):

@@ -1,8 +1,10 @@
 """vLLM's worker for this platform, with the diffusion model runner in it."""
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
 from vllm.platforms import current_platform
 from vllm.utils.gc_utils import freeze_gc_heap, maybe_attach_gc_debug_callback
 from vllm.utils.gpu_sync_debug import enable_gpu_sync_check
@@ -61,6 +63,10 @@ class DllmWorker(PlatformWorker):
     def finish_weight_update(self) -> None:
         self.model_runner.model.weights += 1
         super().finish_weight_update()
+
+    def apply_model(self, fn: Callable[[nn.Module], Any]) -> Any:
+        self.model_runner.model.weights += 1  # whoever is given the model may write into it
+        return super().apply_model(fn)
 
     def wake_up(self, tags: list[str] | None = None) -> None:
         super().wake_up(tags)
