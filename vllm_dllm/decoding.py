@@ -261,7 +261,9 @@ class Decoding:
             chosen = self.policy.coming if self.constraints else done.reads
         if not self.constraints:
             return chosen
-        read = chosen[np.isin(chosen, done.reads)]  # what was not may be barred: d2 fills it in
+        read = chosen
+        if not all(constraint.lasting for constraint in self.constraints):
+            read = chosen[np.isin(chosen, done.reads)]  # what was not may be barred by now: d2 fills it in
         kept = admitted(self.constraints, self.canvas, read, seen.tokens[np.searchsorted(seen.positions, read)])
         if len(chosen) and not kept.any():
             for policy in (self.policy, *(() if self.second is None else (self.second.policy,))):

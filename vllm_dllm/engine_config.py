@@ -93,6 +93,14 @@ def refuse_features(config: VllmConfig) -> None:
         ("scheduler_cls", scheduler.scheduler_cls, None),
         ("worker_cls", parallel.worker_cls, "auto"),
     ]
+    if (images := model.multimodal_config) is not None:
+        refused += [
+            ("enable_mm_embeds", images.enable_mm_embeds, False),
+            ("mm_encoder_only", images.mm_encoder_only, False),
+            ("mm_processor_kwargs", images.mm_processor_kwargs, None),
+            ("mm_processor_cache_type", images.mm_processor_cache_type, "lru"),
+            ("mm_encoder_tp_mode", images.mm_encoder_tp_mode, "weights"),
+        ]
     if current_platform.is_cpu():
         # vLLM has no kernels for it here, and says nothing
         refused.append(("VLLM_BATCH_INVARIANT", int(envs.VLLM_BATCH_INVARIANT), 0))

@@ -87,6 +87,14 @@ class Guidance(NamedTuple):
     scale: float
 
 
+class Placed(NamedTuple):
+    """Query positions where an image stands: its embeddings go there in place of tokens'."""
+
+    key: str  # of the image
+    places: np.ndarray  # int32 [K] in the batch, ascending
+    rows: np.ndarray  # int32 [K] of its embeddings
+
+
 @dataclass
 class Batch:
     """The passes of R requests: T query positions, of which N are read. All arrays int32.
@@ -118,6 +126,9 @@ class Batch:
     # by the request's place in the batch: int32, for each of its lines the token that is read, whatever is most likely
     named: dict[int, np.ndarray] = field(default_factory=dict)
     wipe: list[int] = field(default_factory=list)  # pages to be zeroed first, for they hold what is no number
+    placed: list[Placed] = field(default_factory=list)
+    embed: dict[str, Any] = field(default_factory=dict)  # images that are new, by key: vLLM's items
+    forget: list[str] = field(default_factory=list)  # keys of images whose embeddings are not needed any more
 
     def queries_of(self, i: int) -> np.ndarray:
         """The query positions of request `i`."""

@@ -22,6 +22,7 @@ from vllm_dllm.constraints.ends import NoEndBeforeGiven
 from vllm_dllm.constraints.min_tokens import MinTokens
 from vllm_dllm.constraints.penalties import Penalties
 from vllm_dllm.given_text import GivenText
+from vllm_dllm.models import family_of
 from vllm_dllm.models.ends import ends_of
 from vllm_dllm.options import SettingError
 from vllm_dllm.settings import Settings
@@ -46,6 +47,8 @@ def constraints_of(params: SamplingParams, settings: Settings, text: GivenText, 
         found.append(MinTokens(params.min_tokens, params.all_stop_token_ids))
     if settings.suppress_eos and (eos := ends_of(model).eos) is not None:
         found.append(Banned([eos], SUPPRESS_EOS.key))
+    if family_of(model).never and (never := ends_of(model).never):
+        found.append(Banned(never, ""))
     if text:
         found.append(NoEndBeforeGiven(ends_of(model).all))
     return found

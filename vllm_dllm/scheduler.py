@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from vllm.sampling_params import SamplingParams
+from vllm.v1.core.encoder_cache_manager import EncoderCacheManager
 from vllm.v1.core.sched.interface import PauseState
 from vllm.v1.core.sched.output import CachedRequestData
 from vllm.v1.core.sched.scheduler import Scheduler
@@ -20,6 +21,7 @@ from vllm_dllm.engine_config import allow_overlap, model_traits, server_settings
 from vllm_dllm.failed import NOT_FINITE, add_failed, end_failed
 from vllm_dllm.format_carrier import carrier_of
 from vllm_dllm.given_text import GivenText, given_text
+from vllm_dllm.images import Images, placed
 from vllm_dllm.loaded_formats import LoadedFormats
 from vllm_dllm.messages import Observation
 from vllm_dllm.metrics import StepCounts
@@ -66,10 +68,18 @@ class DllmScheduler(Scheduler):
         self.counts = StepCounts()
         self.formats = LoadedFormats()
         self.seconds: dict[str, Request] = {}  # what holds the pages of a guided request's second canvas, by its id
+        # an embedding for every KV slot: as long as there are pages, there is room for images
+        slots = self.cache_config.num_gpu_blocks * self.block_size
+        self.encoder_cache_manager = EncoderCacheManager(slots)
+        self.images = Images(self.encoder_cache_manager)
         self.wipe: list[int] = []  # pages that the worker is to zero before the next step
         choice = allow_overlap(self.vllm_config, self.settings.value(OVERLAP))
         self.overlap = Overlap(choice)
         self.queued = self.vllm_config.max_concurrent_batches > 1
+
+    def add_request(self, request: Request) -> None:
+        self.images.name(request)
+        super().add_request(request)
 
     # ---- one step out ----
 
@@ -132,6 +142,9 @@ class DllmScheduler(Scheduler):
         self.finished_req_ids = set()
         if output.batch is not None:
             output.batch.tables, output.batch.dropped = self.formats.exchange(p.edits for p in passes)
+            output.batch.embed, output.batch.forget = self.images.take()
+            for request, planned, first in zip(due, passes, output.batch.query_starts.tolist(), strict=False):
+                output.batch.placed += placed(request, planned, first)
             self.wipe = []
         return output
 
@@ -192,6 +205,7 @@ class DllmScheduler(Scheduler):
                 break
             if not self._allocate(request, asks.canvases, asks.length, bool(self.running or admitted)):
                 break
+            self.images.admit(request)
             self.waiting.pop_request()
             running = self.active[request.request_id] = self._start(request, asks.settings, asks.text)
             running.planned = running.decoding.plan()
@@ -304,6 +318,7 @@ class DllmScheduler(Scheduler):
         output.sampled_token_ids = []
         going: dict[int, tuple[Task, Observation]] = {}  # by their places: those whose pass is to be finished
         step_passes = self.steps.pop(step.step)
+        self.images.came(batch.embed, output.weights)
         for i, (req_id, running, done) in enumerate(step_passes):
             second = batch.guidance[i].entry if i in batch.guidance else None
             seen = observation.of_request(i, starts[i], starts[i + 1], done.reads, second)
@@ -313,7 +328,7 @@ class DllmScheduler(Scheduler):
                     self._wipe(p for p in tables.ravel().tolist() if not self._is_held(p))
                 continue
             running.in_flight = False
-            if running.mixed(done, output.weights):
+            if running.mixed(done, output.weights) or self.images.outdated(self.requests[req_id], output.weights):
                 running.planned = running.decoding.redo()
             else:
                 going[i] = running.decoding, seen
@@ -369,7 +384,14 @@ class DllmScheduler(Scheduler):
                     running.planned = running.decoding.replan()
         return True
 
+    def reset_encoder_cache(self) -> None:
+        """The worker is about to forget the embeddings of images: running requests get theirs again."""
+        self.images.reset(self.running)
+
     # ---- the end of a request ----
+
+    def _free_encoder_inputs(self, request: Request) -> None:
+        """Not while it runs: the next full pass needs the embeddings of its images again."""
 
     def _free_request(self, request: Request, delay_free_blocks: bool = False):
         running = self.active.pop(request.request_id, None)

@@ -17,7 +17,6 @@ from vllm_dllm.options import SettingError
 SERVED = "it serves LLaDA (LLaDAModelLM), Dream (DreamModel)"
 UNSERVED = [  # architecture, the model_type that its checkpoints have, its name
     ("LLaDA2MoeModelLM", "llada2_moe", "LLaDA2"),
-    ("LlavaLLaDAModelLM", "llava_llada", "LLaDA-V"),
     ("SDARForCausalLM", "sdar", "SDAR"),
     ("SDARMoeForCausalLM", "sdar_moe", "SDAR-MoE"),
     ("Fast_dLLM_QwenForCausalLM", "Fast_dLLM_Qwen", "Fast-dLLM v2"),

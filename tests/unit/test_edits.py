@@ -20,7 +20,7 @@ from vllm_dllm.worker.edits import apply
 from vllm_dllm.worker.readout import CHUNK, Reader, keep_top
 
 VOCABULARY = 40
-MODEL = SimpleNamespace(get_vocab_size=lambda: VOCABULARY)  # all that is asked of it here
+MODEL = SimpleNamespace(get_vocab_size=lambda: VOCABULARY, architecture="LLaDAModelLM")  # all that is asked of it here
 PLAIN = resolve({}, {}, ModelTraits(MASK, 0, "llada"))
 PROMPT = [7, 8, 8, 9]
 

@@ -10,6 +10,8 @@ from vllm_dllm.constraints.base import Constraint
 class Banned(Constraint):
     """Bars some tokens at every position."""
 
+    lasting = True
+
     def __init__(self, tokens: Iterable[int], asked_by: str):
         self.tokens = np.asarray(sorted(set(tokens)), np.int32)
         self.asked_by = asked_by
@@ -20,6 +22,8 @@ class Banned(Constraint):
 
 class Allowed(Constraint):
     """Bars all tokens but some, at every position."""
+
+    lasting = True
 
     def __init__(self, tokens: Iterable[int], asked_by: str):
         self.tokens = np.asarray(sorted(set(tokens)), np.int32)

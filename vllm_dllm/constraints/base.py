@@ -12,10 +12,12 @@ from vllm_dllm.messages import Edits
 class Constraint(ABC):
     """One request's: plain Python over a canvas, asked in each pass. It knows nothing of policies, rules and vLLM.
 
-    `asked_by`: the parameter that a request asks for it with, for an error; empty if it bars nothing.
+    `asked_by`: the parameter that a request asks for it with, for an error; empty if it bars nothing. `lasting`: what it
+    does to the logits of a position is the same in every pass, so that what was read there once stays good.
     """
 
     asked_by = ""
+    lasting = False
 
     @abstractmethod
     def edit(self, canvas: Canvas, reads: np.ndarray, edits: Edits) -> None:

@@ -11,6 +11,8 @@ from vllm_dllm.messages import Adjustment
 class Bias(Constraint):
     """Adds to the logits of some tokens, at every position. As vLLM does, before penalties."""
 
+    lasting = True
+
     def __init__(self, bias: Mapping[int, float]):
         tokens = np.asarray(list(bias), np.int32)
         self.adjustment = Adjustment(tokens, None, np.asarray(list(bias.values()), np.float32))

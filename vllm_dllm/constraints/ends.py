@@ -14,6 +14,7 @@ class NoEndBeforeGiven(Constraint):
     """
 
     asked_by = "given text"
+    lasting = True
 
     def __init__(self, end_ids: Iterable[int]):
         self.ends = np.asarray(sorted(end_ids), np.int32)

@@ -9,8 +9,9 @@ from vllm_dllm.models.family import Family
 from vllm_dllm.models.illada import ILLADA
 from vllm_dllm.models.llada import LLADA
 from vllm_dllm.models.llada_moe import LLADA_MOE
+from vllm_dllm.models.llada_v import LLADA_V
 
-FAMILIES = (LLADA, DREAM, LLADA_MOE, ILLADA)
+FAMILIES = (LLADA, DREAM, LLADA_MOE, ILLADA, LLADA_V)
 # architecture in config.json -> the family that serves it
 ARCHITECTURES = {architecture: family for family in FAMILIES for architecture in family.architectures}
 

@@ -76,11 +76,12 @@ def check_sizes(hf: PretrainedConfig) -> None:
 def check_tensor_parallel(hf: PretrainedConfig, size: int) -> None:
     """Heads and feed-forward columns are cut into `size` equal parts; fewer KV heads than parts are copied."""
     kv_heads = hf.num_key_value_heads
-    for option in ("num_attention_heads", "intermediate_size"):
-        if getattr(hf, option) % size:
-            raise SettingError(
-                f"tensor_parallel_size={size} is not allowed: it must divide {name(hf, option)}={getattr(hf, option)}"
-            )
+    parts = [(name(hf, option), getattr(hf, option)) for option in ("num_attention_heads", "intermediate_size")]
+    if tower := getattr(hf, "vision_config", None):
+        parts += [(f"vision_config.{key}", getattr(tower, key)) for key in ("num_attention_heads", "intermediate_size")]
+    for option, number in parts:
+        if number % size:
+            raise SettingError(f"tensor_parallel_size={size} is not allowed: it must divide {option}={number}")
     if kv_heads % size and size % kv_heads:
         raise SettingError(
             f"tensor_parallel_size={size} is not allowed: it must be a divisor or a multiple of "

@@ -1,6 +1,7 @@
-"""The tokens with which a checkpoint ends a text or a turn."""
+"""The tokens with which a checkpoint ends a text or a turn, and those that it never chooses."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from vllm.config import ModelConfig
 from vllm.tokenizers import cached_tokenizer_from_config
@@ -15,7 +16,8 @@ class Ends:
 
     eos: int | None  # the tokenizer's
     turn: int | None  # what the family's chat template puts behind a turn
-    others: frozenset[int]  # further `eos_token_id`s of the checkpoint
+    others: frozenset[int]  # further `eos_token_id`s of the checkpoint, and of some families `turn`
+    never: tuple[int, ...] = ()  # what the family's own code never chooses
 
     @property
     def of_text_and_turn(self) -> tuple[int, ...]:
@@ -38,12 +40,26 @@ def ends_of(model: ModelConfig) -> Ends:
 
 
 def _ends_of(model: ModelConfig) -> Ends:
-    others = frozenset(defaults(model)[0].get("eos_token_id", ()))
+    others = frozenset(with_turn(model, defaults(model)[0]).get("eos_token_id", ()))
     tokenizer = cached_tokenizer_from_config(model)
     if tokenizer is None:  # skip_tokenizer_init
         return Ends(None, None, others)
-    size, vocabulary = model.get_vocab_size(), tokenizer.get_vocab()
-    turn = family_of(model).end_of_turn
-    found = (tokenizer.eos_token_id, None if turn is None else vocabulary.get(turn))
+    family, size, vocabulary = family_of(model), model.get_vocab_size(), tokenizer.get_vocab()
+    turn = None if family.end_of_turn is None else vocabulary.get(family.end_of_turn)
+    found = (tokenizer.eos_token_id, turn)
     eos, turn = (i if i is not None and i < size else None for i in found)
-    return Ends(eos, turn, others)
+    never = (vocabulary.get(token) for token in family.never)
+    return Ends(eos, turn, others, tuple(i for i in never if i is not None and i < size))
+
+
+def with_turn(model: ModelConfig, defaults: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint's own `defaults`, whose `eos_token_id`s are those that end an answer: of some families the end of a
+    turn is one, whether the checkpoint says so or not."""
+    family, tokenizer = family_of(model), cached_tokenizer_from_config(model)
+    if not family.ends_with_turn or family.end_of_turn is None or tokenizer is None:
+        return defaults
+    turn = tokenizer.get_vocab().get(family.end_of_turn)
+    known = defaults.get("eos_token_id", [])
+    if turn is None or turn in known:
+        return defaults
+    return defaults | {"eos_token_id": [*known, turn]}

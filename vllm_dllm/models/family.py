@@ -1,6 +1,6 @@
 """What a model family is: all that the rest of the package knows of it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -31,6 +31,10 @@ class Family:
     # what config.json has as `model_type` besides the config class's own; None: whatever it is
     other_types: tuple[str, ...] | None = ()
     mask_token_id: int | None = None  # where neither config.json nor the tokenizer names one
+    ends_with_turn: bool = False  # an answer ends there, too
+    never: tuple[str, ...] = ()  # tokens that the authors' code never chooses
+    # what of a chat the template gets, where the authors' code does more than fill it in; may raise SettingError
+    conversation: Callable[[Sequence[Any]], list[Any]] | None = None
     tokenizer: type | None = None  # a class for the `tokenizer_class` that transformers does not know
     # what tells other models under these architectures, which are decoded in another way: an option of config.json or
     # generation_config.json, or a token -> that model's name

@@ -18,7 +18,6 @@ KNOWN = {
     "DreamVLModel": "Dream-VL",
     "Fast_dLLM_QwenForCausalLM": "Fast-dLLM v2",
     "LLaDA2MoeModelLM": "LLaDA2",
-    "LlavaLLaDAModelLM": "LLaDA-V",
     "LlavaLladaForMaskedDiffusion": "LaViDa",
     "MMadaModelLM": "MMaDA",
     "RND1LM": "RND1",

@@ -31,7 +31,10 @@ class WeightCheck:
     def watch(self, weights: Iterable[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
         """`weights`, and ValueError at the first that no layer takes."""
         for name, tensor in weights:
-            layer, _, kind = (self.names.map_name(name) or name).rpartition(".")
+            if (ours := self.names.map_name(name)) is None:  # known, and not needed
+                yield name, tensor
+                continue
+            layer, _, kind = ours.rpartition(".")
             if self._unexpected(name, layer, kind, tensor):
                 raise ValueError(
                     f"the checkpoint has a tensor {name!r} of shape {list(tensor.shape)}, "

@@ -26,5 +26,6 @@ class DynamicFactor(UnmaskingRule):
         n = np.arange(2, len(ranked) + 1)
         under = np.flatnonzero(ranked[1:] < 1 - self.factor / (n + 1))
         count = 1 + int(under[0]) if len(under) else len(ranked)
-        masked = len(canvas.open())  # in later blocks too: the source ranks them, last
+        # in later blocks too, and behind an end token: the source ranks them, last
+        masked = np.count_nonzero(canvas.masked[: canvas.end])
         return min(len(ranked), count + (count == masked - 1))

@@ -18,6 +18,7 @@ from vllm_dllm.attention_maps.query_set import QuerySet
 from vllm_dllm.attention_maps.statistics import implementation
 from vllm_dllm.messages import Batch
 from vllm_dllm.probes.worker import Positions, WorkerProbe, worker_half
+from vllm_dllm.worker.images import ImageEmbeddings
 
 
 class LayerwiseForward:
@@ -35,6 +36,7 @@ class LayerwiseForward:
         device: torch.device,
         forward_context: Callable[[Batch], AbstractContextManager],
         hidden_cache: torch.Tensor | None,
+        images: ImageEmbeddings,
     ):
         self.model = model
         self.layers = model.model.layers
@@ -42,6 +44,7 @@ class LayerwiseForward:
         self.device = device
         self.forward_context = forward_context
         self.hidden_cache = hidden_cache
+        self.images = images
         self.attention = implementation(device)
         self.unreadable = why_unreadable(self.layers[0].self_attn.attn, model.model.norm.weight.dtype)
 
@@ -58,7 +61,7 @@ class LayerwiseForward:
         }
         for asks in batch.probes.values():
             probes.append(worker_half(next(iter(asks.values())))(self, batch, asks))
-        hidden = self.model.embed_input_ids(self.tensor(batch.token_ids))
+        hidden = self.images.inputs(self.tensor(batch.token_ids), batch.placed)
         now, positions, cached = batch, self.tensor(batch.positions), self._cached(batch, kept)
         with ExitStack() as context:
             context.enter_context(self.forward_context(now))

@@ -1,6 +1,6 @@
 """Runs partial passes: any positions of any canvases, over vLLM's paged KV cache."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import SimpleNamespace
 from typing import Any
@@ -29,11 +29,12 @@ from vllm.v1.worker.gpu.cudagraph_utils import CudaGraphManager, profile_cudagra
 from vllm.v1.worker.utils import clear_layer_kv_caches
 from vllm.v1.worker.workspace import lock_workspace
 
-from vllm_dllm.messages import Batch, Edits, Guidance, Readout
+from vllm_dllm.messages import Batch, Edits, Guidance, Placed, Readout
 from vllm_dllm.models import family_of
 from vllm_dllm.vllm_messages import BLOCK, HIDDEN_CACHE, LOOKS, DllmModelRunnerOutput, DllmSchedulerOutput
 from vllm_dllm.worker.buffers import Inputs, Shape, StepBuffers
 from vllm_dllm.worker.graphs import Forward, Graphs, give_up, graph_mode
+from vllm_dllm.worker.images import ImageEmbeddings
 from vllm_dllm.worker.layerwise import LayerwiseForward
 from vllm_dllm.worker.readout import CHUNK, LINES, Reader, Reading
 
@@ -43,7 +44,8 @@ logger = init_logger(f"vllm.{__name__}")
 class DllmModelRunner:
     """Holds the weights and the KV cache, and computes what a `Batch` says.
 
-    It keeps nothing about a request from one pass to the next but the keys and values in its pages.
+    It keeps nothing about a request from one pass to the next but the keys and values in its pages, and the embeddings of
+    its images, as long as the scheduler says.
     """
 
     def __init__(self, vllm_config: VllmConfig, device: torch.device):
@@ -69,6 +71,7 @@ class DllmModelRunner:
             self.model = get_model_loader(config.load_config).load_model(
                 vllm_config=config, model_config=config.model_config
             )
+        self.images = ImageEmbeddings(self.model, self.device)
         get_offloader().post_init()
         self.model_memory_usage = used.consumed_memory
 
@@ -84,12 +87,16 @@ class DllmModelRunner:
     def _keeps_hidden(self) -> bool:
         return self.vllm_config.additional_config[HIDDEN_CACHE]
 
+    @property
+    def _takes_images(self) -> bool:
+        return self.vllm_config.model_config.supports_multimodal_inputs
+
     def hidden_share(self) -> float:
-        """The part of the KV cache's memory that the hidden-state cache takes, 0 without one."""
-        if not self._keeps_hidden:
-            return 0.0
+        """The part of the KV cache's memory that hidden states take: a KV slot's inputs of every layer, where they are
+        kept, and its embedding, where it may be an image's."""
         kv = sum(spec.page_size_bytes / spec.block_size for spec in self.get_kv_cache_spec().values())
-        hidden = self._num_layers * self._hidden_size * self.vllm_config.model_config.dtype.itemsize
+        states = (self._num_layers if self._keeps_hidden else 0) + (1 if self._takes_images else 0)
+        hidden = states * self._hidden_size * self.vllm_config.model_config.dtype.itemsize
         return hidden / (kv + hidden)
 
     def get_model(self) -> torch.nn.Module:
@@ -142,7 +149,7 @@ class DllmModelRunner:
             )
         if not is_profiling:
             self.layerwise = LayerwiseForward(
-                self.model, self.page_size, self.device, self._forward_context, self.hidden_cache
+                self.model, self.page_size, self.device, self._forward_context, self.hidden_cache, self.images
             )
             if self.layerwise.unreadable:
                 logger.warning("%s. Requests for one are refused.", self.layerwise.unreadable)
@@ -159,6 +166,8 @@ class DllmModelRunner:
 
         As many rows are read as a step reads at once, the first chunk of them drawn, which takes most.
         """
+        if self._takes_images and self.device.type != "cpu":  # there nothing is measured
+            self.images.profile(self.vllm_config)
         attention = self.model.model.layers[0].self_attn
         # every layer's queries, which a probe may keep until the pass is done
         kept = torch.empty(
@@ -255,10 +264,11 @@ class DllmModelRunner:
         """Nor LoRA."""
 
     def reset_mm_cache(self) -> None:
-        """Text models have none."""
+        """That of images as pixels: there is none here."""
 
     def reset_encoder_cache(self) -> None:
-        """Nor this."""
+        """Forget the embeddings of images. The scheduler, which is told first, sends those that are needed again."""
+        self.images.clear()
 
     def get_encoder_timing_stats(self) -> dict[str, dict[str, float | int]]:
         return {}
@@ -280,12 +290,13 @@ class DllmModelRunner:
             pages = self._to_device(np.asarray(batch.wipe, np.int64))
             for cache in self.kv_caches.values():
                 cache[pages] = 0
+        self.images.update(batch)
         places, signals, layer_tokens = batch.places, {}, {}
         if batch.probes:
             hidden, places, signals, layer_tokens = self.layerwise(batch)
         else:
             graph = self.graphs.choose(batch)
-            hidden = self._prepare(self.buffers.fill(batch))() if graph is None else self.graphs.run(batch, graph)
+            hidden = self._eager(batch) if graph is None else self.graphs.run(batch, graph)
         self._update_tables(batch)
         if len(places) < len(hidden):  # they are ascending: else it is all of them
             hidden = hidden.index_select(0, self._to_device(places))
@@ -313,13 +324,17 @@ class DllmModelRunner:
             lambda lines: self.model.compute_logits(rows[lines]), read_starts, readouts, edits, guidance, named
         )
 
-    def _prepare(self, inputs: Inputs, for_capture: bool = False) -> Forward:
+    def _eager(self, batch: Batch) -> torch.Tensor:
+        return self._prepare(self.buffers.fill(batch), placed=batch.placed)()
+
+    def _prepare(self, inputs: Inputs, for_capture: bool = False, placed: Sequence[Placed] = ()) -> Forward:
         """The forward of these inputs, which may be called again once they were filled with others of the same shape."""
         metadata = self._attention_metadata(inputs, for_capture)
+        embeddings = self.images.inputs(inputs.device.token_ids, placed) if placed else None
 
         def forward() -> torch.Tensor:
             with self._context(inputs, metadata):
-                return self.model(inputs.device.token_ids, inputs.device.positions)
+                return self.model(inputs.device.token_ids, inputs.device.positions, embeddings)
 
         return forward
 
