@@ -160,7 +160,9 @@ def test_what_of_the_tower_is_not_read_may_be_there_or_not(tmp_path):
     """The last layer, the norm behind it and the head; but not another layer less."""
     weights = load_file(CHECKPOINT / "model.safetensors")
     tower = "model.vision_tower.vision_tower.vision_model."
-    last = {k.replace("layers.1", "layers.2"): v for k, v in weights.items() if f"{tower}encoder.layers.1." in k}
+    last = {
+        k.replace("layers.1", "layers.2"): v.clone() for k, v in weights.items() if f"{tower}encoder.layers.1." in k
+    }
     save(tmp_path / "more", weights | last | {f"{tower}head.probe": torch.zeros(1, 1, 64)})
     Loaded(tmp_path / "more")
     save(tmp_path / "less", {k: v for k, v in weights.items() if "post_layernorm" not in k})

@@ -28,6 +28,8 @@ ALLOWED = {
     ("probes/rollout_worker.py", "RolloutWorker.signals",
      "rollout_importance(self.forward.attention, reversed(self.layers), self.forward.tensor(at), self.query_set)"
      ".cpu()"),
+    # sizes of images, which stay on the host (keep_on_cpu)
+    ("models/llada_v/model.py", "LlavaLLaDAModelLM.embed_multimodal", "sizes.tolist()"),
     # arrays of NumPy
     ("worker/graphs.py", "Graphs.choose", "(counts == counts[0]).all()"),
     ("worker/readout.py", "_groups", "read_starts.tolist()"),

@@ -17,6 +17,7 @@ LLADA_V = Family(
     end_of_turn="<|eot_id|>",
     mask_token_id=126336,
     ends_with_turn=True,
+    drop_behind_end=True,
     never=("<|endoftext|>", "<|startoftext|>", "<|start_header_id|>", "<|end_header_id|>"),
     conversation=conversation,
 )
