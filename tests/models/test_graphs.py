@@ -132,7 +132,9 @@ def test_every_step_that_there_can_be_has_the_smallest_graph_that_holds_it_or_no
     for tokens in range(1, TOKENS + 1):
         for requests in range(1, min(tokens, REQUESTS) + 1):
             starts = np.arange(requests + 1) * tokens // requests
-            step = SimpleNamespace(positions=range(tokens), ends=range(requests), query_starts=starts, probes={})
+            step = SimpleNamespace(
+                positions=range(tokens), ends=range(requests), query_starts=starts, probes={}, placed=[]
+            )
             graph = graphs.choose(step)
             if tokens > 100:
                 assert graph is None
@@ -141,6 +143,7 @@ def test_every_step_that_there_can_be_has_the_smallest_graph_that_holds_it_or_no
                 assert shape.tokens == min(size for size in sizes if size >= tokens)
                 assert shape.requests >= requests and shape.pages == PAGES
             assert graphs.choose(SimpleNamespace(**vars(step) | {"probes": {"rollout": {0: Rollout()}}})) is None
+            assert graphs.choose(SimpleNamespace(**vars(step) | {"placed": ["an image"]})) is None
 
 
 def test_where_capturing_fails_everything_is_eager_and_the_log_says_why(worker, caplog):
