@@ -10,6 +10,7 @@ from vision import PlainVision
 from vllm.config import set_current_vllm_config
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
+from vllm_dllm.models.llada_v import LLADA_V
 from vllm_dllm.models.llada_v.chat import SYSTEM, conversation
 from vllm_dllm.models.llada_v.config import LLaDAVConfig
 from vllm_dllm.models.llada_v.layout import layout, most_positions
@@ -148,8 +149,9 @@ def test_no_image_takes_more_positions_than_is_said():
 
 def test_defaults_are_the_released_checkpoints():
     config = LLaDAVConfig(vocab_size=126464)
+    assert LLADA_V.mask_token_id == 126336
     tower = config.vision_config
-    assert config.mask_token_id == 126336 and config.tower_layers == 26
+    assert config.tower_layers == 26
     assert (tower.hidden_size, tower.intermediate_size, tower.num_attention_heads) == (1152, 4304, 16)
     assert (tower.image_size, tower.patch_size, tower.hidden_act) == (384, 14, "gelu_pytorch_tanh")
     assert config.image_grid_pinpoints == RELEASED["resolutions"]
