@@ -93,6 +93,7 @@ REFUSED = [
     ({"pairs": [[TEXT, [5, 6]]], "masks": [[[1, 1]]]}, "masks is not allowed with estimator='chain'", "masks"),
     ({"pairs": [[TEXT, [5, 6]]], "estimator": "mc", "masks": [[[1]]]}, "a list of 2 numbers 0 or 1", "masks"),
     ({"pairs": [[TEXT, [5, 6]]], "mc_num": 8}, "mc_num is not allowed with estimator='chain'", "mc_num"),
+    ({"pairs": [[TEXT, [5] * 450]] * 20, "estimator": "mc", "mc_num": 65536}, "a call may have", "mc_num"),
     ({"pairs": [[TEXT, [5, 6]]], "estimator": "nll"}, "estimator='nll' is not allowed: it must be one of", "estimator"),
     ({"pairs": [[TEXT, [5, 6]]], "cfg_scale": "x"}, "cfg_scale='x' is not allowed: it must be a number", "cfg_scale"),
     ({"pairs": [[TEXT, [5, 6]]], "stream": True}, "stream=True is not a field; there are model, pairs", "stream"),

@@ -21,6 +21,7 @@ from vllm_dllm.options import SettingError
 from vllm_dllm.validation import Refusal, shown
 
 router = APIRouter()
+ROOM = 1 << 28  # positions of masks that one call may have drawn
 
 
 class LoglikelihoodRequest(BaseModel):
@@ -64,6 +65,12 @@ async def loglikelihood(request: LoglikelihoodRequest, raw_request: Request) -> 
         for i, pair in enumerate(request.as_pairs()):
             pairs.append(token_ids(engine.vllm_config, engine.renderer.tokenizer, i, pair))
             await asyncio.sleep(0)  # other clients' turn
+        if (drawn := asked.drawn([target for _, target in pairs])) > ROOM:
+            raise SettingError(
+                f"mc_num={asked.draws} is not allowed with {len(pairs)} pairs whose masks have {drawn} positions: a call may "
+                f"have {ROOM}",
+                "mc_num",
+            )
         likelihoods = await asyncio.to_thread(Likelihoods, engine.vllm_config, pairs, asked)
     except SettingError as e:
         raise Refusal.of(e) from e

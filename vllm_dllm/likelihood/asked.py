@@ -13,7 +13,7 @@ from vllm_dllm.options import SettingError
 
 ESTIMATORS = ("chain", "mc")
 MC_NUM, STRATA = 128, 16  # LLaDA's `get_log_likelihood.py`
-MOST = 1 << 20  # draws for one pair: more are a mistake
+MOST = 1 << 16  # draws for one pair: more are a mistake
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,10 @@ class Asked:
         found = draw(kind, length, self.draws, self.batch, rng)
         needed = np.count_nonzero(found.masks, axis=1) > 0
         return Plan(Masks(found.masks[needed]), found.weights, self.batch, needed)
+
+    def drawn(self, targets: Sequence[Sequence[int]]) -> int:
+        """How many positions of masks are to be drawn for these targets: each takes a byte until it is scored."""
+        return 0 if self.estimator == "chain" or self.masks is not None else self.draws * sum(map(len, targets))
 
     def check_count(self, pairs: int) -> None:
         """Raise SettingError unless there are masks for each of so many pairs."""
