@@ -133,6 +133,7 @@ def main() -> None:
         max_model_len=longest + 1,
         max_num_seqs=args.requests,
         max_num_batched_tokens=args.requests * longest,
+        kv_cache_memory_bytes=1 << 30,
     )
     model = PlainLLaDA.load(args.model, getattr(torch, args.dtype), default_device())
     plain = Plain(model, model.config["mask_token_id"])
