@@ -19,6 +19,7 @@ RULE_VALUES = {
     "tokens_per_step": 3,
     "factor": 1.0,
     "dynamic_factor": 1.0,
+    "entropy_threshold": 0.4,
     "entropy_bound": 0.4,
 }
 SCORES = ("confidence", "margin", "entropy", "random")
