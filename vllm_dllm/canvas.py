@@ -136,4 +136,4 @@ class Canvas:
                 self.tokens[behind] = self.tokens[ends[0]]
                 self.masked[filled] = False
                 self.unmasked_in[filled] = self.passes
-                self.just_unmasked = np.union1d(positions, filled)
+                self.just_unmasked = np.union1d(positions, filled[filled < self.end])  # the others were never computed

@@ -95,6 +95,13 @@ def test_everything_behind_an_end_becomes_that_end():
     assert canvas.tokens.tolist() == [7, 0, 0, 0, 0, 0, 0, 40] and canvas.done
 
 
+def test_what_does_not_exist_yet_is_filled_too():
+    canvas = Canvas([7], 6, MASK, MultiBlock(2, 1.0, horizon=1), fill_behind=frozenset((0,)))
+    canvas.unmask(np.asarray([2]), np.asarray([0], np.int32))
+    assert canvas.just_unmasked.tolist() == [2, 3] and canvas.end == 4
+    assert canvas.tokens.tolist() == [7, MASK, 0, 0, 0, 0, 0] and canvas.candidates.tolist() == [1]
+
+
 def test_what_the_settings_choose():
     s = resolve({}, {"dllm_entropy_threshold": 0.5, "dllm_block_add_threshold": 0.1}, LLADA)
     assert (s.rule, s.score, s.needs_entropy) == (EntropyThreshold, "entropy", True)
