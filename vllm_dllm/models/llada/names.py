@@ -1,6 +1,8 @@
-"""The names of LLaDA's weights, which are OLMo's, as Llama's."""
+"""The names of LLaDA's weights, which are OLMo's, as Llama's. Quantisers' lists also have them without what stands in
+front."""
 
-BLOCK = r"^model\.transformer\.blocks\.(\d+)\."
+MODEL = r"^(?:model\.)?transformer\."
+BLOCK = MODEL + r"blocks\.(\d+)\."
 # `ff_out` is a block's down projection and, outside the blocks, the output head
 NAMES = {
     BLOCK + "attn_norm": r"model.layers.\1.input_layernorm",
@@ -10,7 +12,11 @@ NAMES = {
     BLOCK + "ff_proj": r"model.layers.\1.mlp.gate_proj",
     BLOCK + "up_proj": r"model.layers.\1.mlp.up_proj",
     BLOCK + "ff_out": r"model.layers.\1.mlp.down_proj",
-    r"^model\.transformer\.wte": "model.embed_tokens",
-    r"^model\.transformer\.ln_f": "model.norm",
-    r"^model\.transformer\.ff_out": "lm_head",
+    MODEL + "wte": "model.embed_tokens",
+    MODEL + "ln_f": "model.norm",
+    MODEL + "ff_out": "lm_head",
+    # of every block: GPTQ's `modules_in_block_to_quantize`
+    "^attn_out$": "self_attn.o_proj",
+    "^ff_proj$": "mlp.gate_proj",
+    "^ff_out$": "mlp.down_proj",
 }
