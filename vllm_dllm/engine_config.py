@@ -102,8 +102,9 @@ def refuse_features(config: VllmConfig) -> None:
             ("mm_encoder_tp_mode", images.mm_encoder_tp_mode, "weights"),
         ]
     if current_platform.is_cpu():
-        # vLLM has no kernels for it here, and says nothing
+        # vLLM has no kernels for them here, and says nothing
         refused.append(("VLLM_BATCH_INVARIANT", int(envs.VLLM_BATCH_INVARIANT), 0))
+        refused.append(("enable_expert_parallel", parallel.enable_expert_parallel, False))
     for name, value, allowed in refused:
         if value != allowed:
             raise SettingError(f"{name}={value!r} is not allowed with a diffusion model: it must be {allowed!r}")

@@ -76,6 +76,21 @@ def test_what_the_layers_do_not_do_is_refused(options, named, allowed, tmp_path)
         engine_config(path)
 
 
+def test_experts_in_parallel_are_refused_on_a_cpu(tmp_path):
+    """vLLM's kernel there would take every rank's experts for the first ones."""
+    path = MoECheckpoint(LLADA_MOE).save(tmp_path)
+    ranks = {"tensor_parallel_size": 2, "distributed_executor_backend": "mp"}
+    engine_config(path, **ranks)
+    with pytest.raises(ValueError, match="enable_expert_parallel=True is not allowed .*: it must be False"):
+        engine_config(path, enable_expert_parallel=True, **ranks)
+
+
+def test_ranks_must_divide_the_experts_columns(tmp_path):
+    path = MoECheckpoint(LLADA_MOE | {"expert_intermediate_size": 70}).save(tmp_path)
+    with pytest.raises(ValueError, match="tensor_parallel_size=4 is not allowed: .* expert_intermediate_size=70"):
+        engine_config(path, tensor_parallel_size=4, distributed_executor_backend="mp")
+
+
 def test_the_mask_token_that_nobody_names(tmp_path):
     """The released config.json has none: the tokenizer's counts, or else the one that the authors' code was given."""
     options = {k: v for k, v in LLADA_MOE.items() if k != "mask_token_id"}

@@ -74,9 +74,13 @@ def check_sizes(hf: PretrainedConfig) -> None:
 
 
 def check_tensor_parallel(hf: PretrainedConfig, size: int) -> None:
-    """Heads and feed-forward columns are cut into `size` equal parts; fewer KV heads than parts are copied."""
+    """Heads and feed-forward columns are cut into `size` equal parts; fewer KV heads than parts are copied.
+
+    A config may name other columns than `intermediate_size` as its `columns`.
+    """
     kv_heads = hf.num_key_value_heads
-    parts = [(name(hf, option), getattr(hf, option)) for option in ("num_attention_heads", "intermediate_size")]
+    options = ("num_attention_heads", *getattr(hf, "columns", ("intermediate_size",)))
+    parts = [(name(hf, option), getattr(hf, option)) for option in options]
     if tower := getattr(hf, "vision_config", None):
         parts += [(f"vision_config.{key}", getattr(tower, key)) for key in ("num_attention_heads", "intermediate_size")]
     for option, number in parts:

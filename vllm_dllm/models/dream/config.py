@@ -30,8 +30,9 @@ class DreamConfig(PretrainedConfig):
     use_sliding_window: bool = False
     sliding_window: int | None = None
 
-    # query, key and value projections have a bias, the others none, and no option says otherwise
-    qkv_bias = True
+    # Dream's query, key and value projections have a bias, the others none, and no option of its says otherwise; this one
+    # is for a Llama that was trained as Dream was (DiffuLLaMA)
+    qkv_bias: bool = True
     head_bias = False
     logit_scale = 1.0
 

@@ -49,3 +49,10 @@ class LLaDAMoEConfig(PretrainedConfig):
             self.num_key_value_heads = self.num_attention_heads
         if self.moe_layer_freq is None:
             self.moe_layer_freq = [1] * self.num_hidden_layers
+
+    @property
+    def columns(self) -> list[str]:
+        """The options that say how wide its MLPs are."""
+        widths = ["expert_intermediate_size"]
+        widths += ["dense_intermediate_size"] if 0 in (self.moe_layer_freq or ()) else []
+        return widths + (["shared_expert_intermediate_size"] if self.shared_expert_intermediate_size else [])
