@@ -4,8 +4,9 @@ import lm_eval
 import pytest
 from common import CHECKPOINTS
 from evaluated import TASKS, PlainLoop
+from lm_eval.api.instance import Instance
 from lm_eval.tasks import TaskManager
-from served import MAX_MODEL_LEN
+from served import MAX_MODEL_LEN, text_prompt
 
 from vllm_dllm.lm_eval.model import DiffusionLM
 from vllm_dllm.options import SettingError
@@ -78,9 +79,7 @@ def test_our_class_asks_with_the_requests_settings(server, manager, plain):
 
 
 def test_our_class_scores_by_the_chain(server, manager, plain):
-    found = answers(
-        evaluate(manager, ["tiny_choice", "tiny_answer"], model=ours(server, estimator="chain", greedy=True))
-    )
+    found = answers(evaluate(manager, ["tiny_choice"], model=ours(server, estimator="chain", greedy=True)))
     for (prompt, target), (score, greedy) in found:
         assert score == pytest.approx(plain.chain(prompt, target)[0], abs=1e-3)
         assert greedy == plain.greedy(prompt, target)
@@ -94,6 +93,34 @@ def test_our_class_scores_by_the_authors_estimator(server, manager, plain):
     found = answers(evaluate(manager, ["tiny_choice"], model=ours(server, **DRAWS)))
     for (prompt, target), (score, greedy) in found:
         assert score == pytest.approx(plain.estimate(prompt, target, **DRAWS), abs=1e-3) and not greedy
+
+
+def instance(kind: str, *arguments) -> Instance:
+    return Instance(request_type=kind, doc={}, arguments=arguments, idx=0)
+
+
+LIMIT = 128  # the plain model's positions end at 256
+
+
+def test_what_is_too_long_loses_its_beginning(server, plain):
+    """A prompt; a text whose likelihood is asked for whole is scored in windows, each token once."""
+    model = ours(server, gen_length=16, **DRAWS)
+    model.engine.max_length = LIMIT
+    text = ("count 3 by 4 x6 " * 13).strip()  # 207 tokens, one each character
+    question, right = text_prompt("echo abc"), "abc"  # 11 tokens
+    until = {"until": ["\n"]}
+    (answer,) = model.generate_until([instance("generate_until", text + question, until)], disable_tqdm=True)
+    assert answer == plain.answer(text[-LIMIT + 16 + 11 :] + question, until, {"dllm_gen_length": 16})
+    (score,) = model.loglikelihood([instance("loglikelihood", text, right)], disable_tqdm=True)
+    assert score[0] == pytest.approx(plain.estimate(text[-LIMIT + 3 :], right, **DRAWS), abs=1e-3)
+    (whole,) = model.loglikelihood_rolling([instance("loglikelihood_rolling", text)], disable_tqdm=True)
+    first = plain.estimate("<|startoftext|>", text[: LIMIT - 1], **DRAWS)
+    second = plain.estimate(text[-LIMIT : LIMIT - 1], text[LIMIT - 1 :], **DRAWS)
+    assert whole == pytest.approx(first + second, rel=1e-5)
+    with pytest.raises(SettingError, match="a target of 207 tokens is not allowed: it must be at most 128"):
+        model.loglikelihood([instance("loglikelihood", "count", text)], disable_tqdm=True)
+    with pytest.raises(SettingError, match=r"an answer of 512 tokens .* is not allowed: with its prompt it must have"):
+        ours(server).generate_until([instance("generate_until", question, {"max_gen_toks": 512})])
 
 
 @pytest.mark.parametrize(

@@ -36,9 +36,7 @@ class Arguments:
 
     estimator: str = "mc"
     mc_num: int = 128  # draws a target; LLaDA's and Dream's scripts have 128
-    strata: int | None = (
-        None  # draws that share a stratification: their batch size; None: 32, or mc_num if that is less
-    )
+    strata: int | None = None  # draws that are spread evenly; None: the most up to 32 that divide mc_num
     seed: int = 1234  # LLaDA's script
     greedy: bool = False  # ask whether greedy decoding gives the target (LLaDA's is_check_greedy)
 

@@ -104,8 +104,8 @@ class DiffusionLM(TemplateLM):
         room = self.max_length - params["max_tokens"]
         if room < 1:
             raise SettingError(
-                f"dllm_gen_length={params['max_tokens']} is not allowed: the canvas, prompt and answer, has at most "
-                f"{self.max_length} tokens (max_model_len)"
+                f"an answer of {params['max_tokens']} tokens (dllm_gen_length, else the task's max_gen_toks) is not allowed: "
+                f"with its prompt it must have at most {self.max_length} (max_model_len)"
             )
         return prompt[-room:], params, until
 
@@ -156,7 +156,7 @@ class DiffusionLM(TemplateLM):
         return family.masks == "times"
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        """Of each whole text, in windows of the longest canvas; each window's tokens are a target behind one token."""
+        """Of each whole text, in windows of the longest canvas, so that each token is scored once, behind one at least."""
         windows: list[tuple[None, list[int], list[int]]] = []
         owners: list[int] = []
         room = self.max_length - 1 - self.append_eos

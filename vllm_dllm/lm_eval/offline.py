@@ -9,10 +9,10 @@ from vllm.sampling_params import RequestOutputKind
 
 from vllm_dllm import loglikelihood
 from vllm_dllm.lm_eval.arguments import Arguments
-from vllm_dllm.models import family_of
+from vllm_dllm.models import ARCHITECTURES, family_of, is_ours
 from vllm_dllm.options import SettingError
 
-AT_ONCE = 64  # pairs whose scoring passes share the engine's batches; then the progress bar moves
+PASSES = 2048  # that score are asked for at once: many batches; then the progress bar moves
 
 
 class Offline:
@@ -20,9 +20,18 @@ class Offline:
         self.arguments = arguments
         engine = arguments.engine | ({"tokenizer": arguments.tokenizer} if arguments.tokenizer else {})
         config = engine.pop("additional_config", {}) | arguments.settings
-        self.llm = LLM(arguments.pretrained, additional_config=config, **engine)
+        try:
+            self.llm = LLM(arguments.pretrained, additional_config=config, **engine)
+        except SettingError:
+            raise
+        except (OSError, ValueError) as e:
+            raise SettingError(f"the engine did not start with pretrained={arguments.pretrained!r}: {e}") from e
         model = self.llm.model_config
-        self.name = model.model
+        if not is_ours(model):
+            served = ", ".join(ARCHITECTURES)
+            raise SettingError(
+                f"pretrained={arguments.pretrained!r} is not allowed: it must be a diffusion model ({served})"
+            )
         self.max_length = model.max_model_len
         self.family = family_of(model)
         self.tokenizer = self.llm.get_tokenizer()
@@ -51,7 +60,12 @@ class Offline:
 
     def loglikelihood(self, pairs: Sequence[tuple[list[int], list[int]]]) -> Iterator[tuple[int, float, bool | None]]:
         """(place in `pairs`, log probability, whether greedy decoding gives the target) of each prompt and target."""
-        for start in range(0, len(pairs), AT_ONCE):
-            part = pairs[start : start + AT_ONCE]
-            for i, found in enumerate(loglikelihood(self.llm, part, **self.arguments.asked, use_tqdm=False)):
-                yield start + i, found.logprob, found.greedy
+        asked = self.arguments.asked
+        start, passes = 0, 0
+        for stop, (_, target) in enumerate(pairs, 1):
+            passes += asked.get("mc_num", len(target))
+            if passes < PASSES and stop < len(pairs):
+                continue
+            for i, found in enumerate(loglikelihood(self.llm, pairs[start:stop], **asked, use_tqdm=False), start):
+                yield i, found.logprob, found.greedy
+            start, passes = stop, 0
