@@ -47,6 +47,7 @@ class ModelTraits:
     row_shift: int  # position i is predicted at row i + row_shift
     steps: str  # whose way of counting fixed steps: `llada` or `dream`
     drop_behind_end: bool = False  # the default of `dllm_drop_behind_end`
+    steps_rank_by: str | None = None  # what the authors' own loop ranks fixed steps by, for `confidence`
 
 
 def given(settings: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -218,8 +219,9 @@ def _resolve(server: Mapping[str, Any], own: Mapping[str, Any], traits: ModelTra
 
     behind = _behind_end(server, own, traits)
     scores = if_read(SCORES_GIVEN)
-    if score == "confidence" and rule is RULES["steps"] and policy.steps_rank_by is not None:
-        score = policy.steps_rank_by
+    if score == "confidence" and rule is RULES["steps"]:
+        of_family = traits.steps_rank_by if policy.name == CACHE.default else None
+        score = policy.steps_rank_by or of_family or score
     return Settings(
         policy=policy,
         policy_options={o.name: _policy_value(o, policy, server, own) for o in policy.options if o in read},

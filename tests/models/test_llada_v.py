@@ -10,6 +10,7 @@ from vision import PlainVision
 from vllm.config import set_current_vllm_config
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
+from vllm_dllm.engine_config import server_settings
 from vllm_dllm.models.llada_v import LLADA_V
 from vllm_dllm.models.llada_v.chat import SYSTEM, conversation
 from vllm_dllm.models.llada_v.config import LLaDAVConfig
@@ -237,3 +238,10 @@ def test_the_system_text_is_for_chats_without_one():
 def test_text_that_places_another_number_of_images_is_refused():
     with pytest.raises(SettingError, match="2 images whose text says <image> 1 times"):
         said(1, 2, "<image> What?")
+
+
+def test_fixed_steps_rank_by_confidences_in_float64_as_the_authors_loop_does():
+    """Golden case 4 has end tokens that float32 does not tell apart, and takes another pass there."""
+    config = engine_config(CHECKPOINT, additional_config={"dllm_steps": 16})
+    assert server_settings(config).defaults.score == "confidence64"
+    assert server_settings(config).of_request({"dllm_threshold": 0.9}).score == "confidence"

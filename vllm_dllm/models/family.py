@@ -27,6 +27,8 @@ class Family:
     steps: Literal["llada", "dream"]  # which rule counts a fixed number of passes
     end_of_turn: str | None  # the token that its chat template puts behind a turn
     drop_behind_end: bool = False  # the default of `dllm_drop_behind_end`
+    # what the authors' own loop, without a cache, ranks fixed steps by (unmasking/scores.py); None: `confidence`
+    steps_rank_by: str | None = None
     masks: Literal["counts", "times"] = "counts"  # how the authors' evaluation masks a target (likelihood/draws.py)
     # what config.json has as `model_type` besides the config class's own; None: whatever it is
     other_types: tuple[str, ...] | None = ()

@@ -18,6 +18,7 @@ LLADA_V = Family(
     mask_token_id=126336,
     ends_with_turn=True,
     drop_behind_end=True,
+    steps_rank_by="confidence64",
     never=("<|endoftext|>", "<|startoftext|>", "<|start_header_id|>", "<|end_header_id|>"),
     conversation=conversation,
 )
