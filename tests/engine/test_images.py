@@ -56,7 +56,7 @@ def kinds() -> list[SamplingParams]:
     found = []
     for own in settings:
         block = {} if own["dllm_cache"] in windows else {"dllm_block_length": 8}
-        found.append(SamplingParams(temperature=0, max_tokens=24, extra_args=block | own))
+        found.append(SamplingParams(temperature=0, max_tokens=24, seed=0, extra_args=block | own))
     return [*found, params(dllm_cfg_scale=1.0), params(dllm_cache="dual", dllm_cfg_scale=0.5)]
 
 
