@@ -9,6 +9,7 @@ from common import GOLDEN, Engine
 from golden_cases import Case, cases, differences, sample
 from PIL import Image
 from vllm import SamplingParams
+from vllm.exceptions import VLLMValidationError
 
 from vllm_dllm.caching.registry import POLICIES
 from vllm_dllm.models.llada_v.chat import SYSTEM
@@ -148,9 +149,9 @@ def test_special_tokens_that_the_authors_never_choose_are_not_chosen(engine):
 def test_bad_images_offline_raise(engine):
     for size in ((1, 1), (20000, 4)):
         prompt = request("wee.png") | {"multi_modal_data": {"image": Image.new("RGB", size)}}
-        with pytest.raises(ValueError, match=f"an image of {size[0]} x {size[1]} pixels is not allowed"):
+        with pytest.raises(VLLMValidationError, match=f"an image of {size[0]} x {size[1]} pixels is not allowed"):
             engine.llm.generate([prompt], params(), use_tqdm=False)
     prompt = request("wee.png") | {"multi_modal_data": {"image": [Image.new("RGB", (9, 9))] * 2}}
-    with pytest.raises(ValueError, match="stands 1 times is not allowed with 2 images"):
+    with pytest.raises(VLLMValidationError, match="stands 1 times is not allowed with 2 images"):
         engine.llm.generate([prompt], params(), use_tqdm=False)
     engine.check_idle()
