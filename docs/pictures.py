@@ -59,7 +59,11 @@ def _glyph(token: str) -> str:
 
 
 def record_of(policy: str, question: str = QUESTION) -> Record:
-    return next(r for r in json.loads(FILE.read_text()) if (r["cache"], r["question"]) == (policy, question))
+    """Raises KeyError, and says what to do, where there is none."""
+    for found in json.loads(FILE.read_text()):
+        if (found["cache"], found["question"]) == (policy, question):
+            return found
+    raise KeyError(f"{FILE} has no answer of {policy} to {question!r}: run `python docs/pictures.py --record`")
 
 
 def computed(record: Record) -> list[int]:
