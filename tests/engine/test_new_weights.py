@@ -18,14 +18,24 @@ SETTINGS = {"dllm_block_length": LENGTH, "dllm_tokens_per_step": 1, "dllm_max_de
 POLICIES = [{"dllm_cache": "dual"}, {"dllm_cache": "entropy", "dllm_tau": 100.0}, {"dllm_cache": "dkv-prefill"}]
 
 
-@pytest.fixture(scope="module")
-def other(tmp_path_factory) -> Path:
-    """The checkpoint with other weights: its layers' outputs are weaker."""
-    folder = tmp_path_factory.mktemp("weights") / "other"
+def scaled(folder: Path, layers: str, factor: float) -> Path:
+    """The checkpoint with other weights in `layers`."""
     shutil.copytree(CHECKPOINTS / "tiny-llada", folder)
     weights = load_file(folder / "model.safetensors")
-    save_file({n: w * 0.3 if "ff_out" in n else w for n, w in weights.items()}, folder / "model.safetensors")
+    save_file({n: w * factor if layers in n else w for n, w in weights.items()}, folder / "model.safetensors")
     return folder
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory) -> Path:
+    """Its layers' outputs are weaker."""
+    return scaled(tmp_path_factory.mktemp("weights") / "other", "ff_out", 0.3)
+
+
+@pytest.fixture(scope="module")
+def halved(tmp_path_factory) -> Path:
+    """What `halve_norms` makes of it: exactly, in any dtype."""
+    return scaled(tmp_path_factory.mktemp("weights") / "halved", "_norm", 0.5)
 
 
 def run(engine, disturb: Callable[[], None]) -> list[tuple[dict, dict]]:
@@ -85,6 +95,24 @@ def test_sent_by_a_trainer(restored, other):
         llm.wake_up(tags=["scheduling"])
 
     check(restored, update, other)
+
+
+def test_written_in_place(restored, halved):
+    """By whoever is handed the model: `apply_model` says so itself."""
+    check(restored, lambda: restored.llm.collective_rpc("apply_to_model"), halved)
+
+
+def test_written_in_place_behind_our_back(restored, halved):
+    """By a worker's extension: the caller says so, with the scheduler paused in between."""
+    llm = restored.llm
+
+    def update():
+        llm.sleep(level=0, mode="keep")
+        llm.collective_rpc("write_weights")
+        llm.reset_prefix_cache(reset_running_requests=True)
+        llm.wake_up(tags=["scheduling"])
+
+    check(restored, update, halved)
 
 
 def test_asleep(llada):

@@ -52,7 +52,20 @@ class FromFile(WeightTransferEngine[Folder, File]):
 WeightTransferEngineFactory.register_engine("file", FromFile)
 
 
+def halve_norms(model: torch.nn.Module) -> None:
+    """Write into parameters in place, which nothing notices. (Those of linear layers are packed on a CPU.)"""
+    for name, weights in model.named_parameters():
+        if "layernorm" in name:
+            weights.data.mul_(0.5)
+
+
 class Disturbed(WithGraphs):
+    def write_weights(self) -> None:
+        halve_norms(self.model_runner.model)
+
+    def apply_to_model(self) -> None:
+        self.apply_model(halve_norms)
+
     def lose_pages(self) -> None:
         """What sleep does to them."""
         for cache in self.model_runner.kv_caches.values():

@@ -1,7 +1,8 @@
-"""The example that needs no server, run as a user runs it. The other one: tests/server/test_served_example.py."""
+"""The examples that need no server, run as a user runs them. The others: tests/server/test_served_example.py."""
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -49,3 +50,11 @@ def test_offline_batch(tmp_path):
     trace = [json.loads(line) for line in (tmp_path / "trace.jsonl").read_text().splitlines()]
     assert {line["gen_length"] for line in trace} == {48}
     assert all(len(unmasked) == 1 for line in trace for unmasked in line["unmasked"])  # the settings arrived
+
+
+def test_rollouts():
+    """Two short rounds. How much is learnt is for longer ones to show; what was drawn is what the trainer sees."""
+    printed = run("rollouts.py", *("--rounds", "2", "--prompts", "4", "--answers", "4", "--held-out", "4"))
+    rounds = re.findall(r"^round (\d): reward (\S+) of 16 answers; .* within (\S+) of the trainer's$", printed, re.M)
+    assert [number for number, _, _ in rounds] == ["0", "1"] and "held out, greedily: " in printed
+    assert max(float(difference) for *_, difference in rounds) < 1e-3, "the engine has the trainer's weights"
