@@ -156,6 +156,9 @@ OVERLAP = Option(
 )
 RECORD = Option("record", bool, False, "the answer tells what each of its passes did, and what was unmasked in it")
 TRACE = Option("trace", str, None, "a file that gets one JSON line for each finished request", server_only=True)
+WATCH = Option(
+    "watch", bool, False, "a page at /dllm that shows requests, prompts included, as they are decoded", server_only=True
+)
 
 RULE_OPTIONS = tuple(rule.option for rule in RULES.values())
 GENERAL = (
@@ -179,6 +182,7 @@ GENERAL = (
     OVERLAP,
     RECORD,
     TRACE,
+    WATCH,
     TEMPLATE,
     SUFFIX,
 )

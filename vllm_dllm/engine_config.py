@@ -14,7 +14,7 @@ from vllm.utils.cpu_resource_utils import get_visible_memory_node
 
 from vllm_dllm.attention import choice as attention
 from vllm_dllm.caching.pages import PAGE_SIZE
-from vllm_dllm.catalogue import BLOCK_LENGTH, GEN_LENGTH, HIDDEN_CACHE, OVERLAP
+from vllm_dllm.catalogue import BLOCK_LENGTH, GEN_LENGTH, HIDDEN_CACHE, OVERLAP, WATCH
 from vllm_dllm.machine import check_machine
 from vllm_dllm.models import cpu_norms, family_of
 from vllm_dllm.models.checks import check as check_checkpoint
@@ -25,6 +25,7 @@ from vllm_dllm.patches import owner
 from vllm_dllm.settings import ModelTraits, ServerSettings, given
 from vllm_dllm.vllm_messages import BLOCK
 from vllm_dllm.vllm_version import note_vllm
+from vllm_dllm.watch import address
 
 logger = init_logger(f"vllm.{__name__}")  # below vLLM's logger, whose handler prints it
 
@@ -69,6 +70,8 @@ class DllmConfig(VerifyAndUpdateConfig):
         # for the worker, which does not know what a policy needs
         for_worker = {HIDDEN_CACHE.key: settings.hidden_cache, BLOCK: settings.value(BLOCK_LENGTH)}
         vllm_config.additional_config = vllm_config.additional_config | for_worker
+        if settings.value(WATCH):
+            address.choose()
         owner.apply()  # this process is about to start others
 
 

@@ -14,7 +14,7 @@ from vllm.v1.metrics.stats import SchedulerStats
 from vllm.v1.request import Request, RequestStatus
 
 from vllm_dllm.carried_records import attach, carry
-from vllm_dllm.catalogue import OVERLAP, TRACE
+from vllm_dllm.catalogue import OVERLAP, TRACE, WATCH
 from vllm_dllm.constraints import Constraint
 from vllm_dllm.decoding import Decoding, NotFinite, Sampling, choose_together
 from vllm_dllm.engine_config import allow_overlap, model_traits, server_settings
@@ -36,6 +36,8 @@ from vllm_dllm.scoring import Scoring
 from vllm_dllm.settings import Settings
 from vllm_dllm.trace import Trace
 from vllm_dllm.vllm_messages import DllmModelRunnerOutput, DllmSchedulerOutput, logprobs_lists
+from vllm_dllm.watch.address import address
+from vllm_dllm.watch.feed import Feed
 
 
 class Asks(NamedTuple):
@@ -65,6 +67,7 @@ class DllmScheduler(Scheduler):
         self.steps: dict[int, list[tuple[str, Running, Pass]]] = {}  # the steps in flight, by number
         trace = self.settings.value(TRACE)
         self.trace = None if trace is None else Trace(trace)
+        self.feed = Feed(address(self.vllm_config)) if self.settings.value(WATCH) else None
         self.counts = StepCounts()
         self.formats = LoadedFormats()
         self.seconds: dict[str, Request] = {}  # what holds the pages of a guided request's second canvas, by its id
@@ -109,6 +112,8 @@ class DllmScheduler(Scheduler):
 
     def schedule(self, throttle_prefills: bool = False) -> DllmSchedulerOutput:
         self.current_step += 1
+        if self.feed is not None:
+            self.feed.listen()
         if not self.running:
             self.overlap.rest()
         most = self.overlap.most(min(len(self.running) + len(self.waiting), self.max_num_active_reqs))
@@ -157,6 +162,8 @@ class DllmScheduler(Scheduler):
         running, planned = self.active[request.request_id], self._planned(request)
         running.planned, running.in_flight = None, True
         request.num_in_flight_tokens += planned.tokens
+        if self.feed is not None:
+            self.feed.sent(request.request_id, running.decoding)
         return planned
 
     def _choose(self, most: int) -> tuple[list[Request], list[Request]]:
@@ -294,6 +301,8 @@ class DllmScheduler(Scheduler):
         add_failed(outputs, failed)
         add_scored(outputs, ended)
         attach(outputs, records)
+        if self.feed is not None and self.feed.wants_overview(bool(self.active)):
+            self.feed.overview(((i, running.decoding) for i, running in self.active.items()), len(self.waiting))
         return outputs
 
     def _recorded(self, output: DllmModelRunnerOutput, broken: Collection[str]) -> Iterator[tuple[str, Decoding]]:
@@ -346,6 +355,8 @@ class DllmScheduler(Scheduler):
                         self._wipe(pages)
                 else:
                     self.counts.add_pass(req_id, decoding, done, finished)
+                    if self.feed is not None:
+                        self.feed.passed(req_id, decoding, done, finished)
                     tokens = decoding.take_tokens()
                     if isinstance(decoding, Scoring):
                         if decoding.done and not running.goes_on():
@@ -399,6 +410,8 @@ class DllmScheduler(Scheduler):
             self.counts.end_request(request.request_id, running.passes)
             if self.trace is not None:
                 self.trace.write(request, running.decoding)
+            if self.feed is not None:
+                self.feed.ended(request.request_id, str(request.get_finished_reason()))
         return super()._free_request(request, delay_free_blocks)
 
     def _free_request_blocks(self, request: Request):

@@ -9,7 +9,7 @@ from server_process import start, stop, wait_until_healthy
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory) -> Iterator[Server]:
-    server = start(tmp_path_factory.mktemp("server"))
+    server = start(tmp_path_factory.mktemp("server"), dllm_watch="true")
     try:
         wait_until_healthy(server)
         yield server

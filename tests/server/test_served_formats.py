@@ -5,6 +5,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
+import httpx
 import pytest
 from pydantic import BaseModel, Field
 from served import MESSAGES, UNSURE, Server, text_prompt
@@ -143,3 +144,8 @@ def test_tools(tools_server):
             model=server.model, input=UNSURE, tools=flat, tool_choice="required", max_output_tokens=120
         )
         assert [item.name for item in answer.output if item.type == "function_call"]
+
+
+def test_a_server_that_was_not_asked_to_has_no_live_page(tools_server):
+    for path in ("/dllm", "/dllm/watch.js", "/v1/dllm/watch", "/v1/dllm/watch/settings", "/v1/dllm/watch/trace?id=x"):
+        assert httpx.get(tools_server.url + path, timeout=30).status_code == 404

@@ -44,6 +44,8 @@ class PageLedger:
         self.marked_in = np.full(self.num_pages, NEVER, np.int32)  # the pass before which a stale page was marked
         self._marked_at = np.zeros(self.num_pages, np.int64)  # the clock then
         self.marks = dict.fromkeys((FIRST, RESET, *reasons), 0)  # pages marked so far, by reason
+        self._reasons = list(self.marks)
+        self._marked_for = np.zeros(self.num_pages, np.int8)  # and what for, as a place in `_reasons`
         self.end = 0
         self.sizes = np.zeros(self.num_pages, np.int64)  # of each page, the positions that exist
         self.grow(length if end is None else end)
@@ -71,6 +73,7 @@ class PageLedger:
         marked &= ~self.stale
         self.stale |= marked
         self.marked_in[marked] = self.passes
+        self._marked_for[marked] = self._reasons.index(reason)
         more = int(np.count_nonzero(marked))
         self.num_stale += more
         self.marks[reason] += more
@@ -83,6 +86,10 @@ class PageLedger:
         self.mark_all(reason)
         self.computed_to = 0
         self._forgotten_at = self.clock
+
+    def reason(self, page: int) -> str:
+        """What a stale page was marked for."""
+        return self._reasons[self._marked_for[page]]
 
     def note_refresh(self, reason: str) -> None:
         """The worker recomputed the whole canvas by its own decision, inside the pass just recorded."""

@@ -1,0 +1,188 @@
+"""The live page: in a real browser, and what it is made of."""
+
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+from served import ANSWER, LONG, MESSAGES, QUESTION
+from vllm.entrypoints.serve.middleware.authenticate import GUARDED_PREFIX
+
+from vllm_dllm.endpoints.watch import router
+
+CHROMIUM = shutil.which("chromium")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+HOSTILE = "<img src=x onerror=alert(1)> \u202egnp \u0007 & <b>bold</b>"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("there is no chromium (Debian's package of that name)")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, server):
+    """The page, watching; a test that makes an error in it fails."""
+    context = browser.new_context()
+    context.set_default_timeout(60_000)
+    page = context.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(server.url + "/dllm")
+    page.wait_for_function("document.querySelector('#state').textContent == 'watching'")
+    yield page
+    context.close()
+    assert not errors
+
+
+def run(page, prompt: str, answers: int) -> None:
+    page.fill("#prompt", prompt)
+    page.click("text=Run")
+    page.wait_for_function(
+        f"document.querySelectorAll('.answer').length >= {answers} && "
+        "[...document.querySelectorAll('.answer')].every(answer => answer.textContent)"
+    )
+
+
+def test_a_canvas_fills_and_steps_back(page):
+    run(page, QUESTION, 1)
+    card = page.locator("article")
+    assert ANSWER in card.locator(".answer").inner_text()
+    page.wait_for_selector("article.ended")
+    final = card.locator(".cells").inner_text()
+    card.focus()
+    page.keyboard.press("Home")
+    page.wait_for_function("document.querySelector('.numbers').textContent.includes('held')")
+    masked = card.locator(".masked").count()
+    assert masked == 96  # the server's dllm_gen_length
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("document.querySelectorAll('.fresh').length > 0")
+    assert "first pass" in card.locator(".why").inner_text()
+    assert 0 < card.locator(".masked").count() < masked
+    page.keyboard.press("End")
+    page.wait_for_function("!document.querySelector('.numbers').textContent.includes('held')")
+    assert card.locator(".cells").inner_text() == final
+
+
+def test_two_policies_stand_side_by_side(page):
+    page.check("#compare")
+    page.select_option("#two select[name=dllm_cache]", "dual")
+    run(page, QUESTION, 2)
+    names = [text.split(",")[0] for text in page.locator("article h3 span:first-child").all_inner_texts()]
+    assert names == ["none", "dual"]
+    assert page.locator("article .page").count() > 0
+
+
+def test_markup_and_control_characters_are_text(page):
+    run(page, HOSTILE, 1)
+    cells = page.locator("article .cells")
+    assert cells.locator("img, b").count() == 0
+    text = "".join(cells.locator(".prompt").all_inner_texts())
+    assert "\u202e" not in text and "\u0007" not in text
+    assert "<" in text
+
+
+def test_a_setting_that_is_refused_says_why(page):
+    page.evaluate("document.querySelector('#one input[name=dllm_gen_length]').max = 100000")
+    page.evaluate("document.querySelector('#one input[name=dllm_gen_length]').value = 90000")
+    run(page, QUESTION, 1)
+    assert "90000" in page.locator(".answer.error").inner_text()
+
+
+def test_a_request_of_the_trace_file_is_replayed(page, server, client):
+    answer = client.chat.completions.create(model=server.model, messages=MESSAGES)
+    server.trace(answer.id)
+    page.goto(f"{server.url}/dllm?trace={answer.id}")
+    page.wait_for_selector("article.ended")
+    shown = page.locator("article .cell:not(.prompt)").all_text_contents()
+    assert "".join(shown).startswith(ANSWER)
+    page.goto(f"{server.url}/dllm?trace=nothing")
+    page.wait_for_selector(".answer.error")
+
+
+def test_many_running_requests_do_not_break_it(page, server, client):
+    def ask(number: int) -> str:
+        return client.chat.completions.create(model=server.model, messages=MESSAGES, **LONG | {"max_tokens": 64}).id
+
+    with ThreadPoolExecutor(64) as pool:
+        asked = [pool.submit(ask, i) for i in range(64)]
+        page.wait_for_function("document.querySelectorAll('#running tbody tr').length > 30")
+        page.locator("#running tbody button").last.click()
+        page.wait_for_function("document.querySelectorAll('article .cell').length > 0")
+        assert all(one.result() for one in asked)
+    page.wait_for_function("document.querySelectorAll('#running tbody tr').length == 0")
+
+
+def test_a_key_is_asked_for_where_the_server_has_one(browser, server):
+    """What the server's own middleware answers without a key is put in its place here: this one has no key."""
+
+    def guard(route, request):
+        if request.headers.get("authorization") == "Bearer secret":
+            route.continue_()
+        else:
+            route.fulfill(status=401, json={"error": "Unauthorized"})
+
+    context = browser.new_context()
+    page = context.new_page()
+    page.route("**/v1/**", guard)
+    page.goto(server.url + "/dllm")
+    for key in ("wrong", "secret"):
+        page.wait_for_selector("#key[open]")
+        page.fill("#token", key)
+        page.click("text=Go on")
+    page.wait_for_function("document.querySelector('#state').textContent == 'watching'")
+    context.close()
+
+
+def test_all_that_shows_requests_is_behind_the_servers_key():
+    open_to_all = {route.path for route in router.routes if not route.path.startswith(GUARDED_PREFIX)}
+    assert open_to_all == {"/dllm", "/dllm/{name}"}
+
+
+def test_events_without_a_browser(server, client):
+    """What is told of a request: its canvas, each of its passes, its end; added up, its answer."""
+    with httpx.stream("GET", f"{server.url}/v1/dllm/watch?first=true", timeout=60) as stream:
+        lines = map(json.loads, stream.iter_lines())
+        assert next(lines) == {"ready": True}
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(client.chat.completions.create, model=server.model, messages=MESSAGES)
+            events = []
+            for event in lines:
+                if event["id"]:
+                    events.append(event)
+                if "ended" in event:
+                    break
+            answer = asked.result()
+    whole, *passes, ended = events
+    assert {event["id"] for event in events} == {whole["id"]} and whole["id"].startswith(answer.id)
+    trace = server.trace(answer.id)
+    tokens = whole["tokens"]
+    for event in passes:
+        for position, token in zip(event["unmasked"], event["put"], strict=True):
+            tokens[position] = token
+    assert tokens[whole["prompt_len"] :] == trace["output_ids"]
+    assert [sum(b - a for a, b in event["computed"]) for event in passes] == trace["query_tokens"]
+    assert passes[0]["refreshed"] == {"first pass": list(range(len(whole["pages"])))}
+    assert ended["ended"] == "stop"
+
+
+def test_files_beside_the_page_are_not_served(server):
+    assert httpx.get(server.url + "/dllm/watch.js", timeout=30).status_code == 200
+    assert httpx.get(server.url + "/dllm/../viewer.py", timeout=30).status_code == 404
+    assert httpx.get(server.url + "/dllm/%2e%2e%2fviewer.py", timeout=30).status_code == 404
