@@ -27,16 +27,19 @@ INSTALLED = .venv/installed
 # It says where it comes from, at length, unless told not to.
 SITE = NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
+# Two tests at a time; those that share an engine stay together (tests/conftest.py).
+TWO = -n 2 --dist loadgroup --no-loadscope-reorder
+
 .PHONY: serve unit test check site clean
 
 serve: $(INSTALLED)
 	@$(BIN)/python tools/serve.py $(MODEL) --dllm-cache $(CACHE) --dllm-horizon $(HORIZON) --port $(PORT) $(ARGS)
 
 unit: $(INSTALLED)
-	@$(BIN)/python -m pytest tests/unit tests/caching tests/attention_maps tests/kernels $(ARGS)
+	@$(BIN)/python -m pytest tests/unit tests/caching tests/attention_maps tests/kernels $(TWO) $(ARGS)
 
 test: check
-	@$(BIN)/python -m pytest tests $(ARGS)
+	@$(BIN)/python -m pytest tests $(TWO) $(ARGS)
 
 check: $(INSTALLED)
 	@$(BIN)/ruff check .
