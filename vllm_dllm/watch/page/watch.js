@@ -57,6 +57,7 @@ function take(event, ready) {
   for (const [id, text] of Object.entries(event.texts ?? {})) texts.set(Number(id), text);
   if (event.ready) {
     $("state").textContent = "watching";
+    overview({running: [], waiting: 0}); // until the engine says otherwise: one without requests says nothing
     ready();
   } else if (event.running) overview(event);
   else canvas(event.id).take(event);
