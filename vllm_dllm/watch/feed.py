@@ -10,6 +10,7 @@ import zmq
 
 from vllm_dllm.decoding import Decoding, Finished
 from vllm_dllm.passes import Pass
+from vllm_dllm.records import ranges
 from vllm_dllm.scoring import Scoring
 from vllm_dllm.watch.topics import FIRST, OVERVIEW, REQUEST
 
@@ -80,7 +81,7 @@ class Feed:
         event = {
             "pass": done.number,
             "existed": done.end,
-            "computed": _ranges(done.queries),
+            "computed": ranges(done.queries),
             "unmasked": at.tolist(),
             "put": canvas.tokens[at].tolist(),
             "refreshed": self.stale.get(req_id, {}),
@@ -126,7 +127,7 @@ def _whole(decoding: Decoding) -> dict[str, Any]:
         "cache": decoding.policy.name,
         "rule": f"{decoding.rule.option.name} {decoding.settings.rule_value}",
         "tokens": canvas.tokens.tolist(),
-        "given": _ranges(np.flatnonzero(canvas.given)),
+        "given": ranges(np.flatnonzero(canvas.given)),
         "unmasked_in": canvas.unmasked_in.tolist(),
         "prompt_len": canvas.prompt_len,
         "response_end": canvas.response_end,
@@ -161,13 +162,3 @@ def _reasons(decoding: Decoding) -> dict[str, list[int]]:
     for page in np.flatnonzero(pages.stale).tolist():
         found.setdefault(pages.reason(page), []).append(page)
     return found
-
-
-def _ranges(positions: Iterable[int]) -> list[list[int]]:
-    """[first, behind the last] of each run of ascending `positions`."""
-    positions = np.asarray(positions)
-    if not len(positions):
-        return []
-    cuts = np.flatnonzero(np.diff(positions) > 1) + 1
-    starts, stops = positions[np.r_[0, cuts]], positions[np.r_[cuts - 1, -1]] + 1
-    return np.stack([starts, stops], 1).tolist()
