@@ -1,6 +1,7 @@
 """A soak: many requests of every policy and kind, mixed at random, a fifth of them aborted at random moments.
 
     python benchmarks/soak.py [--requests 2000] [--in-flight 32] [--seed 0]
+    python benchmarks/soak.py --model checkpoints/tiny-llada-v --requests 500    # half of them with an image
 
 At the end every KV block must be free, no request left, every surviving answer equal to the same request's answer
 alone, and the memory of the engine's processes is printed as it went. Exits with 1 if something is wrong.
@@ -13,13 +14,15 @@ import time
 from pathlib import Path
 
 import psutil
+from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "checkpoints"))
 
 
-def pool(rng: random.Random, size: int) -> list[tuple[str, dict]]:
-    """`size` different requests: a prompt and the arguments of its SamplingParams."""
+def pool(rng: random.Random, size: int, images: bool) -> list[tuple[dict, dict]]:
+    """`size` different requests: a prompt, half of them with an image where the model has `images`, and the arguments of
+    its SamplingParams."""
     import tasks
 
     from vllm_dllm.caching.registry import POLICIES
@@ -33,7 +36,9 @@ def pool(rng: random.Random, size: int) -> list[tuple[str, dict]]:
         settings = dict(kinds[i % len(kinds)])
         if "dllm_window_length" not in settings and POLICIES[settings["dllm_cache"]].window_length is None:
             settings["dllm_block_length"] = rng.choice((8, 16, 32, 64))
-        prompt = f"<|startoftext|><|user|>{tasks.sample(rng)[0]}<|assistant|>"
+        prompt: dict = {"prompt": f"<|startoftext|><|user|>{tasks.sample(rng)[0]}<|assistant|>"}
+        if images and rng.random() < 0.5:
+            prompt = {"prompt": "<|startoftext|>look: <image>\nand say", "multi_modal_data": {"image": picture(rng)}}
         params = {
             "max_tokens": rng.randint(1, 128),
             "temperature": rng.choice((0, 0, 0.7)),
@@ -48,6 +53,12 @@ def pool(rng: random.Random, size: int) -> list[tuple[str, dict]]:
         rng.choice((give_text, hold_to_a_format, change_logits, lambda *_: None))(rng, params, settings)
         made.append((prompt, params))
     return made
+
+
+def picture(rng: random.Random) -> Image.Image:
+    """A grey one, of noise."""
+    size = rng.randint(2, 150), rng.randint(2, 150)
+    return Image.frombytes("L", size, rng.randbytes(size[0] * size[1])).convert("RGB")
 
 
 def give_text(rng: random.Random, params: dict, settings: dict) -> None:
@@ -92,6 +103,7 @@ def memory(pids: list[int]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default=str(ROOT / "checkpoints/tiny-llada"))
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--in-flight", type=int, default=32)
     parser.add_argument("--distinct", type=int, default=110)
@@ -101,17 +113,18 @@ def main() -> int:
     from vllm import LLM, SamplingParams
 
     rng = random.Random(args.seed)
+    images = Path(args.model).name == "tiny-llada-v"
     llm = LLM(
-        str(ROOT / "checkpoints/tiny-llada"),
+        args.model,
         dtype="float32",
-        max_model_len=256,
+        max_model_len=1024 if images else 256,
         kv_cache_memory_bytes=1 << 27,
         max_num_seqs=args.in_flight,
         additional_config={"dllm_hidden_cache": True},
     )
     engine = llm.llm_engine
     pids = [psutil.Process().pid, *(p.pid for p in psutil.Process().children(recursive=True))]
-    requests = pool(rng, args.distinct)
+    requests = pool(rng, args.distinct, images)
 
     def params(i: int) -> SamplingParams:
         return SamplingParams(**requests[i][1])
