@@ -141,11 +141,13 @@ class Reader:
         token = torch.from_numpy(logits.numpy().argmax(-1)) if logits.is_cpu else logits.argmax(-1)
         best = logits.gather(-1, token[:, None])[:, 0]
         logits[:, self.mask_id] = mask
-        broken = ~((best > -torch.inf) & (torch.maximum(best, mask) < torch.inf))  # NaN is neither
-        packed[0] = token
-        packed[4].bitwise_or_(broken)
+        sound = (best > -torch.inf) & (torch.maximum(best, mask) < torch.inf)  # NaN is neither
+        broken = ~sound | (packed[4] != 0)
         if logits.device.type != "cpu" or broken.any():  # to look costs little there, much elsewhere
             logits.masked_fill_(broken[:, None], 0)
+            token = token.masked_fill(broken, int(self.mask_id == 0))  # the first one but the mask token
+        packed[0] = token
+        packed[4] = broken
 
     def _read_lines(
         self, logits: torch.Tensor, skip: int, readout: Readout, tokens: torch.Tensor, values: torch.Tensor
