@@ -1,9 +1,9 @@
 """The live page's HTTP: `/dllm`, and below `/v1/dllm/watch` what it shows, behind the server's API key."""
 
 import asyncio
-import functools
 import json
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,6 @@ async def settings(request: Request) -> JSONResponse:
             "model": config.model_config.served_model_name,
             "mask": config.model_config.hf_config.mask_token_id,
             "chat": bool(_tokenizer(request).chat_template),
-            "trace": TRACE.key in server.given,
             "cache": server.value(CACHE),
             "rule": rule,
             "value": value,
@@ -125,13 +124,10 @@ def _tokenizer(request: Request) -> Any:
     return request.app.state.engine_client.renderer.tokenizer
 
 
-def _text(request: Request) -> Any:
+def _text(request: Request) -> Callable[[int], str]:
     """A token's text, special tokens by their names."""
-    return functools.partial(_decoded, _tokenizer(request))
-
-
-def _decoded(tokenizer: Any, token: int) -> str:
-    return tokenizer.decode([token])
+    tokenizer = _tokenizer(request)
+    return lambda token: tokenizer.decode([token])
 
 
 class WatchEndpoint:

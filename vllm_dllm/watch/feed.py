@@ -31,9 +31,8 @@ class Feed:
         self.socket.setsockopt(zmq.XPUB_VERBOSE, 1)  # a second viewer of a topic is told, too
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.bind(address)
-        self.topics: set[str] = set()
         self.first: set[str] = set()  # the requests that FIRST shows
-        self.begun: dict[str, set[str]] = {}  # by topic: the requests whose canvas its viewers know
+        self.begun: dict[str, set[str]] = {}  # by topic that has viewers: the requests whose canvas they know
         self.stale: dict[str, dict[str, list[int]]] = {}  # by followed request: what its pass in flight refreshes
         self.next_overview = 0.0
 
@@ -43,21 +42,19 @@ class Feed:
             message = self.socket.recv()
             topic = message[1:].decode(errors="replace")
             if message[0]:
-                self.topics.add(topic)
                 self.begun[topic] = set()
                 self.next_overview = 0.0
             else:
-                self.topics.discard(topic)
                 self.begun.pop(topic, None)
-        if FIRST not in self.topics:
+        if FIRST not in self.begun:
             self.first.clear()
 
     def _topics(self, req_id: str) -> list[str]:
         """The topics that show this request."""
-        if not self.topics:
+        if not self.begun:
             return []
-        topics = [t for t in self.topics if t.startswith(REQUEST) and req_id.startswith(t[len(REQUEST) :])]
-        if FIRST in self.topics and (req_id in self.first or len(self.first) < SHOWN):
+        topics = [t for t in self.begun if t.startswith(REQUEST) and req_id.startswith(t[len(REQUEST) :])]
+        if FIRST in self.begun and (req_id in self.first or len(self.first) < SHOWN):
             self.first.add(req_id)
             topics.append(FIRST)
         return topics
@@ -66,10 +63,12 @@ class Feed:
         """A pass goes out. Topics that show the request for the first time get its whole canvas."""
         if isinstance(decoding, Scoring):
             return
-        for topic in self._topics(req_id):
+        topics = self._topics(req_id)
+        for topic in topics:
             if req_id not in self.begun[topic]:
                 self.begun[topic].add(req_id)
                 self._publish(topic, req_id, _whole(decoding))
+        if topics:
             self.stale[req_id] = _reasons(decoding)
 
     def passed(self, req_id: str, decoding: Decoding | Scoring, done: Pass, finished: Finished) -> None:
@@ -92,7 +91,7 @@ class Feed:
 
     def wants_overview(self, any_running: bool) -> bool:
         """Whether somebody looks at all requests, and it is time: now and then, and when there are none any more."""
-        return OVERVIEW in self.topics and (not any_running or time.monotonic() >= self.next_overview)
+        return OVERVIEW in self.begun and (not any_running or time.monotonic() >= self.next_overview)
 
     def ended(self, req_id: str, reason: str) -> None:
         self.first.discard(req_id)

@@ -6,7 +6,7 @@ const KEPT = 12; // canvases on the page
 const $ = (id) => document.getElementById(id);
 const texts = new Map();
 const canvases = new Map();
-let settings, followed = [], reading, line = 0;
+let settings, followed = [], reading, runs = 0;
 
 // ---- the server ----
 
@@ -193,7 +193,7 @@ async function run(set, id) {
 $("ask").onsubmit = async (event) => {
   event.preventDefault();
   const sides = [$("one"), ...($("compare").checked ? [$("two")] : [])];
-  const run_id = `watch-${Date.now().toString(36)}-${line++}`;
+  const run_id = `watch-${Date.now().toString(36)}-${runs++}`;
   const ids = sides.map((_, i) => `${run_id}-${"ab"[i]}`);
   followed = ids.map((id) => `${settings.chat ? "chatcmpl" : "cmpl"}-${id}`);
   await new Promise((ready) => read(ready));
