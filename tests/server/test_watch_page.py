@@ -72,7 +72,7 @@ def test_a_canvas_fills_and_steps_back(page):
     masked = card.locator(".masked").count()
     assert masked == 96  # the server's dllm_gen_length
     page.keyboard.press("ArrowRight")
-    page.wait_for_function("document.querySelectorAll('.fresh').length > 0")
+    page.wait_for_selector("article .fresh")  # the legend has one too
     assert "first pass" in card.locator(".why").inner_text()
     assert 0 < card.locator(".masked").count() < masked
     page.keyboard.press("End")
