@@ -27,8 +27,8 @@ INSTALLED = .venv/installed
 # It says where it comes from, at length, unless told not to.
 SITE = NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
-# Two tests at a time; those that share an engine stay together (tests/conftest.py).
-TWO = -n 2 --dist loadgroup --no-loadscope-reorder
+# Two tests at a time; those that share an engine stay together (tests/together.py).
+TWO = -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: serve unit test check site clean
 

@@ -5,11 +5,12 @@ import sys
 import pytest
 from common import CHECKPOINTS, GOLDEN
 from sampling import SEEDS, Sampling, seed_of_commit
+from together import SHARING, Together, share_cores
 
+share_cores()
 sys.path += [str(GOLDEN), str(CHECKPOINTS)]
 
-# Folders whose tests share an engine, a server or a cluster: with `-n 2` each runs in one process, the longest first.
-SHARING = ("ranks", "engine", "server", "examples", "models")
+LONGEST_FIRST = (*SHARING, "examples", "models", "attention", "kernels")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -25,12 +26,14 @@ def chosen(config: pytest.Config) -> Sampling:
     return Sampling(seed_of_commit() if seed is None else seed, everything=config.getoption("--golden") == "all")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_make_scheduler(config, log) -> Together | None:
+    return Together(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.path.parent.name in SHARING:
-            item.add_marker(pytest.mark.xdist_group(item.path.parent.name))
-    order = {name: i for i, name in enumerate(SHARING)}
+    """The longest first, so that no process is left with much when the other is done."""
+    order = {name: i for i, name in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: order.get(item.path.parent.name, len(order)))
 
 
