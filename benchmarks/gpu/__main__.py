@@ -11,9 +11,12 @@ under --out have what there is after every group, log-*.txt beside them the proc
 
 check (on a GPU the groups run at the same time):
     kernels             the Triton kernels beside their references
-    float32-MODEL       golden cases, 16 at a time and alone, with TRITON_ATTN and full float32
+    float32-MODEL       golden cases, 16 at a time and alone, and likelihoods, with TRITON_ATTN and full float32
     bfloat16-MODEL      the same cases in bfloat16, with the backend that vLLM chooses
     synchronisations    where a step makes the host wait for the device, for every policy
+    serve               golden cases and a chat that streams, asked of `vllm serve`
+    overlap             the same answers with `dllm_overlap` on as off
+    sleep               on a GPU: the same answers after sleep of both levels
 
 figures (one group after the other):
     plain               this device's memory bandwidth and matrix rate; the authors' loop, one full canvas a pass

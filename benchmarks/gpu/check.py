@@ -13,10 +13,12 @@ from contextlib import closing
 from pathlib import Path
 
 import torch
+import whole
 from parts import Parts, say
 
 ROOT = Path(__file__).resolve().parents[2]
-MODELS = ("tiny-llada", "tiny-dream")
+MODELS = ("tiny-llada", "tiny-dream", "tiny-llada-moe", "tiny-llada-v")
+LIKELIHOODS = ("tiny-llada", "tiny-dream")  # which have golden files of them
 CUDA = torch.cuda.is_available()
 PARALLEL = CUDA  # the groups share the device, for nothing is timed
 # what the tests run in Triton's interpreter: attention maps, read-out, RoPE
@@ -35,7 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def groups(args: argparse.Namespace) -> dict[str, list[str]]:
     golden = {f"{dtype}-{model}": ["together", "alone"] for dtype in ("float32", "bfloat16") for model in MODELS}
-    return {"kernels": list(KERNELS), **golden, "synchronisations": ["where"]}
+    for model in LIKELIHOODS:
+        golden[f"float32-{model}"].append("likelihoods")
+    ours = {"serve": ["http"], "overlap": ["by-turns"]} | ({"sleep": ["levels"]} if CUDA else {})
+    return {"kernels": list(KERNELS), **golden, "synchronisations": ["where"], **ours}
 
 
 def environment(group: str) -> dict[str, str]:
@@ -46,7 +51,7 @@ def environment(group: str) -> dict[str, str]:
         return {} if CUDA else {"TRITON_INTERPRET": "1"}
     # this process has asked for CUDA, so that the engine's may not be forked from it
     found = {"VLLM_WORKER_MULTIPROC_METHOD": "spawn"}
-    if group.startswith("float32"):
+    if group.startswith("float32") or group in ("serve", "overlap"):
         found["TRITON_F32_DEFAULT"] = "ieee"  # else Triton multiplies float32 in TF32
     return found
 
@@ -57,6 +62,8 @@ def run(group: str, args: argparse.Namespace, parts: Parts) -> None:
             parts(name, lambda name=name: kernels(name))
     elif group == "synchronisations":
         synchronisations(args, parts)
+    elif group in ("sleep", "serve", "overlap"):
+        whole.run(group, args, parts)
     else:
         golden(*group.split("-", 1), args, parts)
 
@@ -88,6 +95,7 @@ def golden(dtype: str, model: str, args: argparse.Namespace, parts: Parts) -> No
         say(f"{dtype}-{model}: the engine is there")
         parts("together", lambda: compare(engine, every, 16, args.case_seconds, exact=dtype == "float32"))
         parts("alone", lambda: compare(engine, every, 1, args.case_seconds, exact=dtype == "float32"))
+        parts("likelihoods", lambda: likelihoods(engine, model, few=2 if args.quick else 8))
 
 
 def compare(engine, every: list, at_once: int, seconds: float, exact: bool) -> dict:
@@ -117,6 +125,16 @@ def compare(engine, every: list, at_once: int, seconds: float, exact: bool) -> d
     if exact:
         say(f"{wrong} of {sum(c['cases'] for c in policies.values())} answers differ, {len(differing)} with the passes")
     return {"policies": policies, "differing": differing[:60], "ok": not exact or not wrong}
+
+
+def likelihoods(engine, model: str, few: int) -> dict:
+    """Some golden likelihoods by both estimators, all at once."""
+    from common import golden as golden_file
+    from likelihood_cases import together
+
+    found = together(engine, golden_file(model, "likelihood")[:few], [], 0)
+    differing = [difference for difference in found if difference is not None]
+    return {"cases": len(found), "differing": differing, "ok": not differing}
 
 
 def synchronisations(args: argparse.Namespace, parts: Parts) -> None:

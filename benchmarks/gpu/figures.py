@@ -18,6 +18,7 @@ from vllm_dllm.compare.variants import fixed_steps
 PARALLEL = False
 BLOCK = 32
 WARM_UP = 5  # steps
+LONGEST_GAP = 0.03  # ms between two kernels of a graph
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -28,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--response", type=int, default=512, help="figures: likewise")
     parser.add_argument("--tokens", type=int, default=4, help="figures: unmasked in every pass of a policy's request")
     parser.add_argument("--levels", default="1,8,64", help="figures: requests at once, with commas")
+    parser.add_argument("--policies", help="figures: these alone, of those that the table names, with semicolons")
     parser.add_argument("--budget", type=float, default=5, help="figures: seconds for a policy at a level")
 
 
@@ -154,10 +156,13 @@ def profile(args: argparse.Namespace, core) -> dict:
                 core.step()
         stop(core, ids)
         kernels: dict[str, list[float]] = {}
+        spans = []
         for event in profiler.events():
             if DEVICE == "cpu" or event.device_type == torch.autograd.DeviceType.CUDA:
                 time_ = event.self_device_time_total if DEVICE == "cuda" else event.self_cpu_time_total
                 kernels.setdefault(event.name, []).append(time_ / 1e3)
+                spans.append((event.time_range.start / 1e3, event.time_range.end / 1e3))
+        between, idle = gaps(sorted(spans))
         most = sorted(kernels.items(), key=lambda item: -sum(item[1]))[:14]
         rows.append(
             {
@@ -165,10 +170,24 @@ def profile(args: argparse.Namespace, core) -> dict:
                 "requests": level,
                 "launches": sum(map(len, kernels.values())) / steps,
                 "device_ms": sum(map(sum, kernels.values())) / steps,
+                "between_ms": between / steps,
+                "idle_ms": idle / steps,
                 "kernels": [{"name": n, "launches": len(t) / steps, "ms": sum(t) / steps} for n, t in most],
             }
         )
     return {"rows": rows}
+
+
+def gaps(spans: list[tuple[float, float]]) -> tuple[float, float]:
+    """Between kernels, whose times in ms are `spans` by their begin: what the device spends from one to the next, and what
+    it waits for the host, which are gaps longer than it has within a graph."""
+    between = idle = 0.0
+    busy_until = spans[0][1]
+    for begin, end in spans[1:]:
+        gap = max(0.0, begin - busy_until)
+        between, idle = (between, idle + gap) if gap > LONGEST_GAP else (between + gap, idle)
+        busy_until = max(busy_until, end)
+    return between, idle
 
 
 def requests(args: argparse.Namespace, core, watch, level: int) -> dict:
@@ -177,7 +196,10 @@ def requests(args: argparse.Namespace, core, watch, level: int) -> dict:
 
     prompts = [[7 + (i * 31 + j * 17) % 400 for j in range(args.prompt)] for i in range(level)]
     rows = []
+    wanted = args.policies.split(";") if args.policies else [v.name for v in fixed_steps(args.tokens)]
     for variant in fixed_steps(args.tokens):
+        if variant.name not in wanted:
+            continue
         # warms up: kernels are compiled, graphs recorded, the allocator's blocks found
         ids = submit(core, prompts, args.response, variant.settings)
         watch.run(most=WARM_UP)

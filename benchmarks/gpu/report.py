@@ -143,5 +143,7 @@ def kernel_table(groups: dict) -> list[str]:
     for _, part in _good(groups, "profile"):
         for row in part["rows"]:
             lines.append(f"| **{row['pass']}, {row['requests']}** | {row['launches']:.0f} | {row['device_ms']:.3f} |")
+            lines.append(f"| from one kernel to the next | | {row['between_ms']:.3f} |")
+            lines.append(f"| waiting for the host | | {row['idle_ms']:.3f} |")
             lines += [f"| {k['name'][:70]} | {k['launches']:.0f} | {k['ms']:.3f} |" for k in row["kernels"]]
     return lines and ["| kernels | launches a step | device ms a step |", "| --- | ---: | ---: |", *lines]
