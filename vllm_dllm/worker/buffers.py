@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,6 +33,7 @@ class Arrays(NamedTuple):
     block_table: Any  # [requests, pages] int32
 
 
+KEPT = 64  # shapes whose views are kept: as many as there are graphs, and more
 WIDE, NARROW = np.dtype(np.int64), np.dtype(np.int32)
 TORCH = {WIDE: torch.int64, NARROW: torch.int32}
 
@@ -47,6 +49,23 @@ def _parts(shape: Shape) -> tuple[list[tuple[slice, np.dtype, tuple[int, ...]]],
         parts.append((slice(start, stop), kind, dims))
         start = -(-stop // ALIGNMENT) * ALIGNMENT
     return parts, start
+
+
+class Views(NamedTuple):
+    """The arrays of a shape."""
+
+    size: int  # in bytes, of all of them
+    device: Arrays
+    hosts: list[Arrays]  # in the memory that the device's are filled from
+
+
+def _views(device: torch.Tensor, hosts: list[torch.Tensor], shape: Shape) -> Views:
+    parts, size = _parts(shape)
+    return Views(
+        size,
+        Arrays(*(device[part].view(TORCH[kind]).view(dims) for part, kind, dims in parts)),
+        [Arrays(*(host.numpy()[part].view(kind).reshape(dims) for part, kind, dims in parts)) for host in hosts],
+    )
 
 
 @dataclass
@@ -82,6 +101,7 @@ class StepBuffers:
             self.hosts = [torch.zeros(size, dtype=torch.uint8, pin_memory=PIN_MEMORY) for _ in range(2)]
             self.copied = [torch.Event() for _ in self.hosts]
         self.turn = 0
+        self.views = lru_cache(KEPT)(partial(_views, self.device, self.hosts))
 
     def fill(self, batch: Batch, padded: Shape | None = None, longest: int | None = None) -> Inputs:
         """The batch's arrays, of their own size or `padded` to a larger one.
@@ -92,20 +112,18 @@ class StepBuffers:
         """
         tokens, requests = len(batch.positions), len(batch.ends)
         shape = padded or Shape(tokens, requests, batch.block_table.shape[1])
-        parts, size = _parts(shape)
+        views = self.views(shape)
         self.turn = (self.turn + 1) % len(self.hosts)
-        host = self.hosts[self.turn]
         if not self.on_cpu:
             self.copied[self.turn].synchronize()
-        flat = host.numpy()
-        arrays = Arrays(*(flat[part].view(kind).reshape(dims) for part, kind, dims in parts))
+        arrays = views.hosts[self.turn]
         self._write(batch, arrays, tokens, requests)
         if not self.on_cpu:
-            self.device[:size].copy_(host[:size], non_blocking=True)
+            self.device[: views.size].copy_(self.hosts[self.turn][: views.size], non_blocking=True)
             self.copied[self.turn].record()
         return Inputs(
             shape,
-            self.views(shape),
+            views.device,
             torch.from_numpy(arrays.query_starts),
             torch.from_numpy(arrays.ends),
             longest_query=longest
@@ -129,8 +147,3 @@ class StepBuffers:
         to.ends[requests:] = 0
         to.block_table[:] = 0
         to.block_table[:requests, : batch.block_table.shape[1]] = batch.block_table
-
-    def views(self, shape: Shape) -> Arrays:
-        """The device's arrays of that shape."""
-        parts, _ = _parts(shape)
-        return Arrays(*(self.device[part].view(TORCH[kind]).view(dims) for part, kind, dims in parts))
