@@ -20,7 +20,7 @@ from random_model import add_model, random_model
 from vllm import LLM, SamplingParams
 
 from vllm_dllm.caching import CachePolicy
-from vllm_dllm.caching.registry import POLICIES
+from vllm_dllm.caching.registry import FULL
 
 METHODS = ("mark", "positions", "probe", "reads", "complete", "observe", "signals")
 CANVAS, RESPONSE = 512, 64
@@ -57,7 +57,7 @@ def main() -> None:
     args = parser.parse_args()
 
     watch = Stopwatch()
-    for policy in (CachePolicy, *POLICIES.values()):
+    for policy in (CachePolicy, *FULL.values()):
         for name in METHODS:
             if name in vars(policy):
                 setattr(policy, name, watch.wrap(vars(policy)[name]))
@@ -73,8 +73,8 @@ def main() -> None:
     )
     prompt = {"prompt_token_ids": [7] * (CANVAS - RESPONSE)}
     print("| cache | ms/step | us of decisions a pass | share of a step |\n| --- | ---: | ---: | ---: |")
-    for name in POLICIES:
-        settings = POLICIES[name].example | {"dllm_cache": name, "dllm_tokens_per_step": RESPONSE // args.steps}
+    for name in FULL:
+        settings = FULL[name].example | {"dllm_cache": name, "dllm_tokens_per_step": RESPONSE // args.steps}
         params = SamplingParams(
             temperature=0, max_tokens=RESPONSE, ignore_eos=True, detokenize=False, extra_args=settings
         )

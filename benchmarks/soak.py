@@ -25,16 +25,16 @@ def pool(rng: random.Random, size: int, images: bool) -> list[tuple[dict, dict]]
     its SamplingParams."""
     import tasks
 
-    from vllm_dllm.caching.registry import POLICIES
+    from vllm_dllm.caching.registry import FULL
 
-    kinds = [{"dllm_cache": name} | policy.example for name, policy in POLICIES.items()]
+    kinds = [{"dllm_cache": name} | policy.example for name, policy in FULL.items()]
     kinds += [{"dllm_cache": "entropy", "dllm_scope": "page"}, {"dllm_cache": "entropy", "dllm_window_length": 24}]
     several = {"dllm_entropy_threshold": 0.5, "dllm_block_add_threshold": 0.1, "dllm_early_stop": True}
     kinds += [{"dllm_cache": name} | several for name in ("none", "dual", "entropy", "d3")]
     made = []
     for i in range(size):
         settings = dict(kinds[i % len(kinds)])
-        if "dllm_window_length" not in settings and POLICIES[settings["dllm_cache"]].window_length is None:
+        if "dllm_window_length" not in settings and FULL[settings["dllm_cache"]].window_length is None:
             settings["dllm_block_length"] = rng.choice((8, 16, 32, 64))
         prompt: dict = {"prompt": f"<|startoftext|><|user|>{tasks.sample(rng)[0]}<|assistant|>"}
         if images and rng.random() < 0.5:

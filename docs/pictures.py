@@ -1,7 +1,7 @@
 """Pictures of passes, from records of real answers (docs/passes.json).
 
     python docs/pictures.py            draws docs/canvas.svg, the moving one of README.md
-    python docs/pictures.py --record   answers the questions anew first, with every policy, on checkpoints/tiny-llada
+    python docs/pictures.py --record   answers the questions anew first, with every policy, on checkpoints/tiny-llada (or tiny-sdar)
 
 docs/site_pages.py draws one for each policy's page with `passes_svg`.
 """
@@ -13,11 +13,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from vllm_dllm.caching import CachePolicy
 from vllm_dllm.caching.registry import OURS
 
 DOCS = Path(__file__).parent
 FILE, MOVING = DOCS / "passes.json", DOCS / "canvas.svg"
-MODEL = DOCS.parent / "checkpoints" / "tiny-llada"
+MODELS = {"full": "tiny-llada", "blocks": "tiny-sdar"}  # by whom its positions see; the second one's weights are random
 QUESTION = "count 3 by 4 x16"  # of the policies' pages: two blocks
 SHOWN = ("calc 37+38-22+39", ("none", "dual"))  # of the moving picture: many passes
 KEPT = ("cache", "prompt_ids", "output_ids", "unmasked", "computed", "full", "end")
@@ -27,17 +28,24 @@ Record = dict[str, Any]
 
 def record() -> None:
     """Writes docs/passes.json."""
+    full = [(QUESTION, policy) for policy in OURS if "full" in policy.attention]
+    full += [(SHOWN[0], policy) for policy in OURS if policy.name in SHOWN[1]]
+    blocks = [(QUESTION, policy) for policy in OURS if "full" not in policy.attention]
+    lines = _answers(MODELS["full"], full) + _answers(MODELS["blocks"], blocks)
+    FILE.write_text("[\n" + ",\n".join(lines) + "\n]\n")
+
+
+def _answers(model: str, asked: Sequence[tuple[str, type[CachePolicy]]]) -> list[str]:
+    """The records of the answers to these questions, a line each."""
     from vllm import LLM, SamplingParams
 
     llm = LLM(
-        str(MODEL),
+        str(DOCS.parent / "checkpoints" / model),
         dtype="float32",
         max_model_len=256,
         kv_cache_memory_bytes=1 << 28,
         additional_config={"dllm_hidden_cache": True},
     )
-    asked = [(QUESTION, policy) for policy in OURS]
-    asked += [(SHOWN[0], policy) for policy in OURS if policy.name in SHOWN[1]]
     chats = [[{"role": "user", "content": question}] for question, _ in asked]
     params = [
         SamplingParams(temperature=0, max_tokens=96, extra_args={"dllm_cache": p.name, "dllm_record": True} | p.example)
@@ -50,7 +58,7 @@ def record() -> None:
         ids = [*found["prompt_ids"], *found["output_ids"]]
         tokens = [_glyph(token) for token in tokenizer.convert_ids_to_tokens(ids)]
         lines.append(json.dumps({"question": question, "tokens": tokens} | {key: found[key] for key in KEPT}))
-    FILE.write_text("[\n" + ",\n".join(lines) + "\n]\n")
+    return lines
 
 
 def _glyph(token: str) -> str:

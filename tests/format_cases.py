@@ -11,7 +11,7 @@ import regex
 from common import CHECKPOINTS
 from hypothesis import strategies as st
 
-from vllm_dllm.caching.registry import POLICIES
+from vllm_dllm.caching.registry import FULL
 from vllm_dllm.formats.asked import Asked
 from vllm_dllm.formats.build import Spelling, Vocabulary, vocabulary
 from vllm_dllm.formats.helper import Built, Refused, built
@@ -115,7 +115,7 @@ FORMATS = st.one_of(
 
 @st.composite
 def _settings(draw, model: str) -> dict:
-    policy = draw(st.sampled_from([p for p in POLICIES.values() if not p.example or model == "tiny-llada"]))
+    policy = draw(st.sampled_from([p for p in FULL.values() if not p.example or model == "tiny-llada"]))
     keys: dict[str, Any] = {"dllm_cache": policy.name} | policy.example
     if draw(st.integers(0, 2)) == 0:
         keys["dllm_horizon"] = draw(st.sampled_from([0, 8, 64]))

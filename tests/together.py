@@ -6,7 +6,7 @@ from pathlib import PurePath
 from xdist.scheduler import LoadScopeScheduling
 
 # Folders whose files share an engine, a server or a cluster. The longest first.
-SHARING = ("ranks", "engine", "server")
+SHARING = ("ranks", "engine", "server", "causal")
 
 
 class Together(LoadScopeScheduling):

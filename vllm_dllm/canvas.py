@@ -8,7 +8,8 @@
     t  token        G  given: fixed from the start, as the prompt is        m  masked
 
 Positions count from the canvas's start, everywhere; only tokens that leave for the user are numbered within the
-response. What lies at `end` and behind it does not exist yet: it is neither computed nor attended to.
+response. What lies at `end` and behind it does not exist yet: it is neither computed nor attended to. Where blocks are
+counted from the canvas's start, the last one may reach beyond the response: its **overflow** is decoded with it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,29 +35,32 @@ class Canvas:
         frontier: Frontier,
         given: Mapping[int, int] | None = None,
         suffix_ids: Sequence[int] = (),
+        overflow: int = 0,
         drop_behind: frozenset[int] = frozenset(),
         drop_once: bool = False,
         fill_behind: frozenset[int] = frozenset(),
     ):
         """`given`: tokens that are fixed from the start, by position in the response part of the canvas.
-        `suffix_ids`: text behind the response. `drop_behind`: once one of these tokens is unmasked, masked positions
+        `suffix_ids`: text behind the response; `overflow`: masked positions behind it, in their place. `drop_behind`: once one of these tokens is unmasked, masked positions
         behind it are dropped, and more when one further left is; with `drop_once` no more. `fill_behind`: once one of
         these is, all behind it that is not given becomes the same token."""
         self.prompt_len = len(prompt_ids)
         self.gen_length = gen_length
         self.response_end = self.prompt_len + gen_length
-        self.length = self.response_end + len(suffix_ids)
+        self.decoded_end = self.response_end + overflow  # behind the last position that is decoded
+        self.length = self.decoded_end + len(suffix_ids)
         self.positions = np.arange(self.length)
         self.tokens = np.full(self.length, mask_id, np.int32)
         self.tokens[: self.prompt_len] = prompt_ids
-        self.tokens[self.response_end :] = suffix_ids
         self.given = np.ones(self.length, bool)
-        self.given[self.prompt_len : self.response_end] = False
+        self.given[self.prompt_len : self.decoded_end] = False
+        self.tokens[self.decoded_end :] = suffix_ids
         for position, token in (given or {}).items():
             self.tokens[position] = token
             self.given[position] = True
         self.masked = ~self.given
         self.end = self.prompt_len
+        self.computed = 0  # positions before this one have been computed as they are now
         self.drop_behind = drop_behind
         self.drop_once = drop_once
         self.fill_behind = fill_behind
@@ -116,8 +120,13 @@ class Canvas:
         self.just_unmasked = positions
         self._drop_and_fill(positions, tokens)
         self.passes += 1
-        self._candidates = None
         self.frontier.advance(self)
+        self.settle(self.computed)
+
+    def settle(self, computed: int) -> None:
+        """All before `computed` has been computed as it is now: see how far the canvas exists for the next pass."""
+        self.computed = computed
+        self._candidates = None
         self.end = self.frontier.extent(self)
 
     def _drop_and_fill(self, positions: np.ndarray, tokens: np.ndarray) -> None:

@@ -25,8 +25,16 @@ class Choice:
     score: str
     window: bool
     row_shift: int
+    attention: str  # `full`, or causal by `blocks`
 
 
+def sees_all(choice: Choice) -> bool:
+    """Whether it is a model in which every position sees all others."""
+    return choice.attention == "full"
+
+
+IN_BLOCKS = ", ".join(f"`{rule.option.key}`" for rule in RULES.values() if rule.needs_blocks)
+FULL = "models in which every position sees all"
 CACHE = Option("cache", str, "none", "the caching policy", choices=tuple(POLICIES))
 BLOCK_LENGTH = Option(
     "block_length",
@@ -44,10 +52,10 @@ WINDOW_LENGTH = Option(
     "candidates are the first masked positions, this many, instead of a block's"
     + "".join(f" ({p.name}: {p.window_length} unless set)" for p in POLICIES.values() if p.window_length),
     low=1,
-    when=lambda choice: choice.window,
-    read_by="every policy but "
+    when=lambda choice: choice.window and sees_all(choice),
+    read_by=f"{FULL}; every policy but "
     + ", ".join(f"`{p.name}`" for p in POLICIES.values() if p.needs_blocks)
-    + "; every rule but `dllm_steps`",
+    + f"; every rule but {IN_BLOCKS}",
 )
 BLOCK_ADD_THRESHOLD = Option(
     "block_add_threshold",
@@ -56,10 +64,12 @@ BLOCK_ADD_THRESHOLD = Option(
     "several blocks at once: the next one is opened when this share of the last one is known (d3LLM)",
     low=0,
     high=1,
-    when=lambda choice: not (choice.window or choice.rule.needs_blocks or choice.policy.needs_one_block),
-    read_by="blocks, not a window; every policy but "
+    when=lambda choice: (
+        not (choice.window or choice.rule.needs_blocks or choice.policy.needs_one_block) and sees_all(choice)
+    ),
+    read_by=f"{FULL}; blocks, not a window; every policy but "
     + ", ".join(f"`{p.name}`" for p in POLICIES.values() if p.needs_one_block)
-    + "; every rule but `dllm_steps`",
+    + f"; every rule but {IN_BLOCKS}",
 )
 HORIZON = Option(
     "horizon",
@@ -67,6 +77,8 @@ HORIZON = Option(
     None,
     "the canvas exists so many positions behind the active block (or window) and grows with it; unset: all of it does",
     low=0,
+    when=sees_all,
+    read_by=FULL,
 )
 SCORE = Option("score", str, "confidence", "what ranks masked positions; origin: Dream's, with steps", choices=SCORES)
 # bounds that float32 can hold: an infinite score would not be a score, and sigma is squared
@@ -77,8 +89,8 @@ SCORES_GIVEN = Option(
     "the scores of dllm_score=random, one for each response token",
     low=-1e30,
     high=1e30,
-    when=lambda choice: choice.score == "random",
-    read_by="`dllm_score=random`",
+    when=lambda choice: choice.score == "random" and sees_all(choice),
+    read_by=f"{FULL}; `dllm_score=random`",
 )
 SIGMA = Option(
     "certainty_sigma",
@@ -116,8 +128,8 @@ EARLY_STOP = Option(
     bool,
     False,
     "once a token that ends the response is unmasked, all behind it becomes that token (d3LLM)",
-    when=lambda choice: not choice.policy.drops_behind_end,
-    read_by="every policy but " + ", ".join(f"`{p.name}`" for p in POLICIES.values() if p.drops_behind_end),
+    when=lambda choice: not choice.policy.drops_behind_end and sees_all(choice),
+    read_by=f"{FULL}; every policy but " + ", ".join(f"`{p.name}`" for p in POLICIES.values() if p.drops_behind_end),
 )
 CFG_SCALE = Option(
     "cfg_scale",
@@ -126,6 +138,8 @@ CFG_SCALE = Option(
     "classifier-free guidance by a second canvas whose prompt is masked; 0: none",
     low=0,
     high=1000,
+    when=sees_all,
+    read_by=FULL,
 )
 MAX_DELAY = Option(
     "max_delay",
@@ -133,8 +147,8 @@ MAX_DELAY = Option(
     0,
     "passes that a refresh over a step's token budget may wait",
     low=0,
-    when=lambda choice: choice.policy.name != CACHE.default,
-    read_by="every policy but `none`",
+    when=lambda choice: choice.policy.name != CACHE.default and sees_all(choice),
+    read_by=f"{FULL}; every policy but `none`",
 )
 GEN_LENGTH = Option("gen_length", int, 256, "response length of a request without max_tokens", low=1, server_only=True)
 HIDDEN_CACHE = Option(

@@ -82,9 +82,11 @@ class Decoding:
         text: GivenText = NO_TEXT,
         constraints: Sequence[Constraint] = (),
         ends: Sequence[int] = (),
+        computed: int = 0,
     ):
         """Raises SettingError if the settings do not fit the canvas. `recorded`: keep a record of each pass. `ends`: the
-        tokens that end a text or a turn, for settings about them."""
+        tokens that end a text or a turn, for settings about them. `computed`: positions at the prompt's start whose keys
+        and values are in the pages already."""
         settings.check_canvas(gen_length)
         self.settings = settings
         self.sampling = sampling
@@ -97,6 +99,7 @@ class Decoding:
             settings.make_frontier(),
             given=text.at(len(prompt_ids)),
             suffix_ids=text.suffix,
+            overflow=settings.canvas_length(len(prompt_ids), gen_length) - len(prompt_ids) - gen_length,
             drop_behind=sampling.end_ids if settings.drop_behind_end else frozenset(),
             drop_once=self.policy.drops_once,
             fill_behind=sampling.end_ids if settings.early_stop else frozenset(),
@@ -104,7 +107,8 @@ class Decoding:
         self.constraints = list(constraints)
         self.mask_id = traits.mask_id
         self.ends = np.asarray(ends, np.int32)
-        self.pages = PageLedger(self.canvas.length, page_size, self.canvas.end, self.policy.reasons)
+        self.canvas.settle(computed)
+        self.pages = PageLedger(self.canvas.length, page_size, self.canvas.end, self.policy.reasons, computed)
         self.second = SecondCanvas(settings, traits, self.canvas, page_size) if settings.cfg_scale else None
         self.scores = settings.scores
         if self.policy.looks_ahead and self.scores is None:  # `random` once for all, to be known before a pass
@@ -142,7 +146,10 @@ class Decoding:
     def replan(self, refresh: bool = True) -> Pass:
         """The planned pass as it is now, after pages were marked; without `refresh` stale pages wait."""
         canvas, policy, pages = self.canvas, self.policy, self.pages
-        queries = pages.queries(policy.positions(canvas), refresh)
+        if policy.commits:
+            canvas.settle(pages.computed_to)
+            pages.grow(canvas.end)
+        queries = pages.queries(policy.positions(canvas), refresh, canvas.end)
         reads = policy.reads(canvas)
         return Pass(
             number=canvas.passes,
@@ -157,6 +164,7 @@ class Decoding:
             stale_pages=pages.num_stale if refresh else 0,
             clock=pages.clock,
             second=None if self.second is None else self.second.plan(canvas, reads, refresh),
+            block=self.settings.causal_block,
         )
 
     def postpone(self, planned: Pass) -> Pass | None:
@@ -234,7 +242,7 @@ class Decoding:
             chosen = self._choose(done, seen)
         at = seen.positions.searchsorted(chosen)
         canvas.unmask(chosen, seen.tokens[at])
-        self.pages.record(done.queries, done.clock)
+        self.pages.record(done.queries, done.clock, done.end)
         self.pages.grow(canvas.end)
         if self.postponed and not any(pages.num_stale for pages in self.ledgers):
             self.postponed = 0
@@ -242,8 +250,10 @@ class Decoding:
         if self.second is not None and done.second is not None:
             self.second.finish(canvas, done.second, seen, chosen)
         if self.logprobs is not None and seen.logprobs is not None:
-            for position, i in zip((chosen - canvas.prompt_len).tolist(), at.tolist(), strict=True):
-                self.logprobs[position] = tuple(part[i] for part in seen.logprobs)
+            numbers = (chosen - canvas.prompt_len).tolist()
+            for position, i in zip(numbers, at.tolist(), strict=True):
+                if position < canvas.gen_length:
+                    self.logprobs[position] = tuple(part[i] for part in seen.logprobs)
         if self.record is not None:
             numbers = (chosen - canvas.prompt_len).tolist()
             signals = policy.signals(seen, at)
@@ -253,6 +263,8 @@ class Decoding:
 
     def _choose(self, done: Pass, seen: Observation) -> np.ndarray:
         """The canvas positions that the pass unmasks, ascending."""
+        if not len(self.canvas.candidates):
+            return self.canvas.candidates  # a pass that reads nothing
         if not self.policy.looks_ahead:
             chosen, scores = self._select(seen)
             chosen = np.sort(chosen)
@@ -300,8 +312,14 @@ class Decoding:
 
     def take_tokens(self) -> list[int]:
         """The response tokens that became final since the last call."""
-        start, self.sent = self.sent, self.canvas.final
+        start, self.sent = self.sent, self._settled()
         return self.canvas.response[start : self.sent].tolist() if self.sent > start else []
+
+    def _settled(self) -> int:
+        """How many response tokens can be handed out: where blocks are committed, the last one waits for its own."""
+        final, length = self.canvas.final, self.canvas.gen_length
+        waits = self.policy.commits and final == length and self.pages.computed_to < self.canvas.response_end
+        return final - waits
 
     def take_passes(self) -> list[PassRecord]:
         """The records of the passes since the last call."""
@@ -314,7 +332,7 @@ def choose_together(parts: Mapping[int, tuple[Any, Observation]]) -> dict[int, n
     """`chosen`, for `finish`, of those decodings that may be asked at once."""
     asked: dict[int, Asked] = {}
     for i, (decoding, seen) in parts.items():
-        if decoding.ranks and seen.finite and len(seen.positions) == len(decoding.canvas.candidates):
+        if decoding.ranks and seen.finite and 0 < len(seen.positions) == len(decoding.canvas.candidates):
             asked[i] = decoding.rule, decoding.canvas, raw_scores(decoding.settings.score, seen)
     if len(asked) < TOGETHER:
         return {}

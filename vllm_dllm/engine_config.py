@@ -39,7 +39,15 @@ _SHARED: dict[str, str] = {}  # what `share` has put into the environment
 def model_traits(config: VllmConfig) -> ModelTraits:
     family = family_of(config.model_config)
     mask_id = config.model_config.hf_config.mask_token_id
-    return ModelTraits(mask_id, family.row_shift, family.steps, family.drop_behind_end, family.steps_rank_by)
+    return ModelTraits(
+        mask_id,
+        family.row_shift,
+        family.steps,
+        family.drop_behind_end,
+        family.steps_rank_by,
+        config.model_config.hf_config.block_size if family.attention == "blocks" else None,
+        family.dynamic_threshold,
+    )
 
 
 def server_settings(config: VllmConfig) -> ServerSettings:

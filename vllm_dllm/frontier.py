@@ -21,6 +21,7 @@ class Positions(Protocol):
     length: int
     end: int
     dropped_from: int
+    computed: int
     positions: np.ndarray
     masked: np.ndarray
     passes: int

@@ -100,7 +100,8 @@ class Batch:
     """The passes of R requests: T query positions, of which N are read. All arrays int32.
 
     Second canvases are like requests of their own: they come last, in their requests' order, have no readout, and are
-    read through the others' (`guidance`).
+    read through the others' (`guidance`). To attention a batch is L lines, queries that see equally far: one for each
+    request, or where attention is causal by blocks one for each block of its queries.
 
     request         0            |  1      |  2
     positions       0 1 2 .. 79  |  4 5 6  |  0 1 ..      T canvas positions to compute
@@ -111,9 +112,9 @@ class Batch:
 
     positions: np.ndarray  # [T]
     token_ids: np.ndarray  # [T]
-    query_starts: np.ndarray  # [R + 1]
-    ends: np.ndarray  # [R]: how far each request's canvas exists, which is what its queries attend to
-    block_table: np.ndarray  # [R, most pages of a request]: page numbers, 0 where there are none
+    query_starts: np.ndarray  # [L + 1]
+    ends: np.ndarray  # [L]: how far each line's queries see: all of their canvas that exists, or their block's end
+    block_table: np.ndarray  # [L, most pages of a request]: page numbers, 0 where there are none
     places: np.ndarray  # [N]
     read_starts: np.ndarray  # [R + 1]
     readouts: list[Readout]  # [R], less the second canvases

@@ -24,6 +24,7 @@ class Pass(NamedTuple):
     clock: int  # the page ledger's, when the pass was planned: marks made later are not its
     second: "Pass | None" = None  # with guidance: the second canvas's part, with the same reads
     scale: float = 0.0  # of a second canvas's part: the guidance's
+    block: int | None = None  # positions in a block, which sees itself and those before it; None: each sees all
     named: np.ndarray | None = None  # int32 [N]: tokens that are read whatever is most likely there
 
     @property

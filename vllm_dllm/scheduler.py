@@ -107,7 +107,7 @@ class DllmScheduler(Scheduler):
     def _asks(self, request: Request) -> Asks:
         own = request.sampling_params.extra_args
         settings, text = self.settings.of_request(own), given_text(own)
-        length = request.num_prompt_tokens + request.max_tokens + len(text.suffix)
+        length = settings.canvas_length(request.num_prompt_tokens, request.max_tokens) + len(text.suffix)
         return Asks(settings, text, 2 if settings.cfg_scale else 1, length)
 
     def schedule(self, throttle_prefills: bool = False) -> DllmSchedulerOutput:
@@ -333,8 +333,7 @@ class DllmScheduler(Scheduler):
             seen = observation.of_request(i, starts[i], starts[i + 1], done.reads, second)
             if self.active.get(req_id) is not running:  # it ended while its pass ran
                 if not seen.finite:
-                    tables = batch.block_table[[i] if second is None else [i, second]]
-                    self._wipe(p for p in tables.ravel().tolist() if not self._is_held(p))
+                    self._wipe(page for pages in running.pages for page in pages if not self._is_held(page))
                 continue
             running.in_flight = False
             if running.mixed(done, output.weights) or self.images.outdated(self.requests[req_id], output.weights):

@@ -1,13 +1,14 @@
 """A request's `dllm_*` settings over the server's: checked against each other, and complete."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from vllm_dllm.caching import CachePolicy
+from vllm_dllm.caching.block import BlockCache
 from vllm_dllm.caching.registry import POLICIES
 from vllm_dllm.catalogue import (
     BLOCK_ADD_THRESHOLD,
@@ -32,10 +33,13 @@ from vllm_dllm.catalogue import (
     Choice,
     options,
 )
+from vllm_dllm.causal_blocks import CausalBlocks, whole_blocks
 from vllm_dllm.frontier import Blocks, Frontier, MultiBlock, Window, num_blocks
 from vllm_dllm.given_text import SUFFIX, TEMPLATE
 from vllm_dllm.options import Option, SettingError, names
 from vllm_dllm.unmasking import UnmaskingRule
+from vllm_dllm.unmasking.denoising_steps import THRESHOLD as DYNAMIC_THRESHOLD
+from vllm_dllm.unmasking.denoising_steps import DenoisingSteps
 from vllm_dllm.unmasking.registry import RULES, rule_class
 
 
@@ -48,6 +52,13 @@ class ModelTraits:
     steps: str  # whose way of counting fixed steps: `llada` or `dream`
     drop_behind_end: bool = False  # the default of `dllm_drop_behind_end`
     steps_rank_by: str | None = None  # what the authors' own loop ranks fixed steps by, for `confidence`
+    # of a model whose attention is causal by blocks: the positions in one, unless set; None: every position sees all
+    block_length: int | None = None
+    dynamic_threshold: float | None = None  # and that of its authors' rule, which is the default then
+
+    @property
+    def attention(self) -> str:
+        return "full" if self.block_length is None else "blocks"
 
 
 def given(settings: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -78,6 +89,7 @@ class Settings:
     early_stop: bool
     cfg_scale: float  # 0: no guidance
     record: bool
+    attention: str  # `full`, or causal by `blocks`
 
     @property
     def cache(self) -> str:
@@ -95,7 +107,19 @@ class Settings:
         rule.score = self.score
         return rule
 
+    @property
+    def causal_block(self) -> int | None:
+        """The positions in a block, where attention is causal by blocks."""
+        return self.block_length if self.attention == "blocks" else None
+
+    def canvas_length(self, prompt_len: int, gen_length: int) -> int:
+        """Of a canvas without given text behind the response: whole blocks, where they are counted from its start."""
+        length = prompt_len + gen_length
+        return length if self.causal_block is None else whole_blocks(length, self.causal_block)
+
     def make_frontier(self) -> Frontier:
+        if self.causal_block is not None:
+            return CausalBlocks(self.causal_block, self.policy.commits)
         if self.window_length is not None:
             return Window(self.window_length, self.horizon)
         if self.block_add_threshold is not None:
@@ -105,6 +129,7 @@ class Settings:
     def check_canvas(self, gen_length: int) -> None:
         """Raise SettingError if they do not fit a response of this length."""
         block_length = gen_length if self.window_length is not None else min(self.block_length, gen_length)
+        block_length = self.causal_block or block_length
         self.make_rule().check(gen_length, num_blocks(gen_length, block_length), block_length)
         if self.scores is not None and len(self.scores) != gen_length:
             raise SettingError(
@@ -187,11 +212,14 @@ def _checked(settings: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _resolve(server: Mapping[str, Any], own: Mapping[str, Any], traits: ModelTraits) -> Settings:
+    defaults = _defaults(traits)
+
     def value(option: Option) -> Any:
-        return own.get(option.key, server.get(option.key, option.default))
+        return own.get(option.key, server.get(option.key, defaults.get(option, option.default)))
 
     policy = POLICIES[value(CACHE)]
-    name, rule_value = _rule(server, own)
+    _check_attention(policy, traits)
+    name, rule_value, rule_is_given = _rule(server, own, traits)
     rule = rule_class(name, traits.steps)
     score = _score(server, own, rule)
     window = _window(server, own, policy, rule)
@@ -201,7 +229,7 @@ def _resolve(server: Mapping[str, Any], own: Mapping[str, Any], traits: ModelTra
             f"{CACHE.key}={policy.name!r} is not allowed: the server keeps no hidden states for it; it must be started "
             f"with {CACHE.flag} {policy.name} or {HIDDEN_CACHE.flag} true"
         )
-    choice = Choice(policy, rule, score, window is not None, traits.row_shift)
+    choice = Choice(policy, rule, score, window is not None, traits.row_shift, traits.attention)
     read = _read(choice)
     # the server's own settings have been checked against the server's own choices
     for key in own if own else server:
@@ -227,11 +255,11 @@ def _resolve(server: Mapping[str, Any], own: Mapping[str, Any], traits: ModelTra
         policy_options={o.name: _policy_value(o, policy, server, own) for o in policy.options if o in read},
         rule=rule,
         rule_value=rule_value,
-        rule_options={o.name: value(o) for o in rule.options if o in read},
+        rule_options=_rule_options(rule, rule_is_given, read, value, traits),
         block_length=value(BLOCK_LENGTH),
         block_add_threshold=if_read(BLOCK_ADD_THRESHOLD),
         window_length=window,
-        horizon=value(HORIZON),
+        horizon=if_read(HORIZON),
         score=score,
         scores=None if scores is None else np.asarray(scores, np.float32),
         certainty_sigma=if_read(SIGMA),
@@ -240,9 +268,40 @@ def _resolve(server: Mapping[str, Any], own: Mapping[str, Any], traits: ModelTra
         defer_eos=bool(if_read(DEFER_EOS)),
         drop_behind_end=policy.drops_behind_end or behind[DROP_BEHIND_END.key],
         early_stop=behind[EARLY_STOP.key] and not policy.drops_behind_end,
-        cfg_scale=value(CFG_SCALE),
+        cfg_scale=if_read(CFG_SCALE) or 0.0,
         record=value(RECORD),
+        attention=traits.attention,
     )
+
+
+def _defaults(traits: ModelTraits) -> dict[Option, Any]:
+    """The defaults that are the model's."""
+    if traits.attention == "full":
+        return {}
+    return {CACHE: BlockCache.name, BLOCK_LENGTH: traits.block_length}
+
+
+def _check_attention(policy: type[CachePolicy], traits: ModelTraits) -> None:
+    if traits.attention not in policy.attention:
+        others = [p.name for p in POLICIES.values() if traits.attention in p.attention]
+        model = {
+            "full": "a model in which every position sees all",
+            "blocks": "a model whose attention is causal by blocks",
+        }
+        raise SettingError(
+            f"{CACHE.key}={policy.name!r} is not allowed with {model[traits.attention]}: it must be one of "
+            f"{', '.join(others)}"
+        )
+
+
+def _rule_options(
+    rule: type[UnmaskingRule], is_given: bool, read: set[Option], value: Callable[[Option], Any], traits: ModelTraits
+) -> dict[str, Any]:
+    """The values of the rule's own options; where nobody chose the rule, they are the model's authors'."""
+    found = {o.name: value(o) for o in rule.options if o in read}
+    if not is_given and found.get(DYNAMIC_THRESHOLD.name, 0) is None:
+        found[DYNAMIC_THRESHOLD.name] = traits.dynamic_threshold
+    return found
 
 
 def _behind_end(server: Mapping[str, Any], own: Mapping[str, Any], traits: ModelTraits) -> dict[str, bool]:
@@ -306,8 +365,8 @@ def _window(
     return length
 
 
-def _rule(server: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[str, Any]:
-    """The unmasking rule's name and value: the request's, else the server's, else the default."""
+def _rule(server: Mapping[str, Any], own: Mapping[str, Any], traits: ModelTraits) -> tuple[str, Any, bool]:
+    """The unmasking rule's name and value, the request's, else the server's, else the default; and whether it was given."""
     for settings in (own, server):
         chosen = [o for o in RULE_OPTIONS if o.key in settings]
         if len(chosen) > 1:
@@ -316,5 +375,15 @@ def _rule(server: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[str, Any]:
                 + f" contradict each other: at most one of {names(RULE_OPTIONS)} is allowed"
             )
         if chosen:
-            return chosen[0].name, settings[chosen[0].key]
-    return DEFAULT_RULE
+            _check_rule(RULES[chosen[0].name], settings[chosen[0].key], traits)
+            return chosen[0].name, settings[chosen[0].key], True
+    return *(DEFAULT_RULE if traits.attention == "full" else (DenoisingSteps.option.name, None)), False
+
+
+def _check_rule(rule: type[UnmaskingRule], value: Any, traits: ModelTraits) -> None:
+    if rule.counts_response_blocks and traits.attention == "blocks":
+        others = [r.option for r in RULES.values() if not r.counts_response_blocks]
+        raise SettingError(
+            f"{rule.option.key}={value!r} is not allowed with a model whose blocks are counted from the prompt's start: it "
+            f"must be one of {names(others)}"
+        )

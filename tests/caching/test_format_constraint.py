@@ -13,7 +13,7 @@ from format_cases import format_cases, small_vocabulary
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vllm_dllm.caching.registry import POLICIES
+from vllm_dllm.caching.registry import FULL
 from vllm_dllm.canvas import Canvas
 from vllm_dllm.constraints.format import Chain, Format
 from vllm_dllm.formats.automaton import Automaton
@@ -92,7 +92,7 @@ def test_a_chain_is_as_if_made_anew():
                 assert chain.at(i + 1) == want
 
 
-HERE = [p for p in POLICIES.values() if p.probe_class is None]
+HERE = [p for p in FULL.values() if p.probe_class is None]
 
 
 @given(st.data())

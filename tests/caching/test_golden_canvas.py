@@ -10,13 +10,13 @@ from common import EOS, MASK, golden
 from dense import TRAITS, new_decoding, run
 from settings import canvas_settings
 
-from vllm_dllm.caching.registry import POLICIES
+from vllm_dllm.caching.registry import FULL
 from vllm_dllm.constraints.ends import NoEndBeforeGiven
 from vllm_dllm.decoding import Decoding
 from vllm_dllm.given_text import given_text
 
 MODELS = ("tiny-llada", "tiny-dream")
-HERE = [p.name for p in POLICIES.values() if p.probe_class is None and not p.example]  # the dense model can serve them
+HERE = [p.name for p in FULL.values() if p.probe_class is None and not p.example]  # the dense model can serve them
 
 
 def decode(case: dict, **other) -> Decoding:

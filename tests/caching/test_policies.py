@@ -8,7 +8,7 @@ from dense import TRAITS, decode
 
 from vllm_dllm.caching import PageLedger
 from vllm_dllm.caching.d2 import nucleus
-from vllm_dllm.caching.registry import POLICIES
+from vllm_dllm.caching.registry import FULL
 from vllm_dllm.canvas import Canvas
 from vllm_dllm.frontier import Blocks
 from vllm_dllm.messages import Observation
@@ -25,7 +25,7 @@ class Passes:
     """A policy, a canvas of 12 response tokens and pages of 4, pass by pass. Positions are the response's here."""
 
     def __init__(self, name, row_shift=LLADA, block_length=6, **options):
-        policy = POLICIES[name]
+        policy = FULL[name]
         defaults = {o.name: policy.defaults.get(o.name, o.default) for o in policy.options}
         self.policy = policy(row_shift=row_shift, **(defaults | options))
         self.canvas = Canvas([9] * PROMPT, 12, MASK, Blocks(block_length))
@@ -201,14 +201,14 @@ def test_entropy_with_page_scope_refreshes_pages_near_the_token_and_old_ones():
 
 def random_settings(rng, name: str, dream: bool) -> dict:
     keys = {"dllm_cache": name, "dllm_block_length": int(rng.integers(1, 40))}
-    keys |= POLICIES[name].example
-    if POLICIES[name].example or rng.random() < 0.5:
+    keys |= FULL[name].example
+    if FULL[name].example or rng.random() < 0.5:
         keys |= {"dllm_tokens_per_step": int(rng.integers(1, 5))}
     else:
         keys |= {"dllm_threshold": float(rng.random())}
     if rng.random() < 0.5:
         keys["dllm_block_add_threshold"] = float(rng.random())
-    for option in POLICIES[name].options:
+    for option in FULL[name].options:
         if option.key == "dllm_shift" and not dream:
             continue
         if option.choices:

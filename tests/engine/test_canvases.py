@@ -4,18 +4,18 @@ import pytest
 from common import EOS, MASK
 from prompts import as_prompt, head, params, token_ids
 
-from vllm_dllm.caching.registry import POLICIES
+from vllm_dllm.caching.registry import FULL
 from vllm_dllm.validation import Refusal
 
 QUESTION = as_prompt(head("count 3 by 4 x6"))
 TEMPLATE = ["3 7 ", 5, " 19 23", 20]
 ANSWER = "3 7 11 15 19 23 27"  # with this text it goes on: the model has learnt that whole answers fill their place
-NAMES = {"llada": POLICIES, "dream": [name for name in POLICIES if name != "dkv-greedy"]}
+NAMES = {"llada": FULL, "dream": [name for name in FULL if name != "dkv-greedy"]}
 
 
 def settings_of(name: str) -> dict:
-    length = {"dllm_window_length": 8} if POLICIES[name].window_length else {"dllm_block_length": 8}
-    return {"dllm_cache": name} | length | POLICIES[name].example
+    length = {"dllm_window_length": 8} if FULL[name].window_length else {"dllm_block_length": 8}
+    return {"dllm_cache": name} | length | FULL[name].example
 
 
 @pytest.mark.parametrize("kind", ["llada", "dream"])

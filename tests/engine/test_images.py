@@ -11,7 +11,7 @@ from PIL import Image
 from vllm import SamplingParams
 from vllm.exceptions import VLLMValidationError
 
-from vllm_dllm.caching.registry import POLICIES
+from vllm_dllm.caching.registry import FULL
 from vllm_dllm.models.llada_v.chat import SYSTEM
 
 # chats of the golden file whose text is one turn behind one image
@@ -52,8 +52,8 @@ def params(**settings) -> SamplingParams:
 
 def kinds() -> list[SamplingParams]:
     """Every policy that LLaDA has, and guidance, whose second canvas has no images."""
-    settings = [{"dllm_cache": name} | policy.example for name, policy in POLICIES.items()]
-    windows = {name for name, policy in POLICIES.items() if policy.window_length is not None}
+    settings = [{"dllm_cache": name} | policy.example for name, policy in FULL.items()]
+    windows = {name for name, policy in FULL.items() if policy.window_length is not None}
     found = []
     for own in settings:
         block = {} if own["dllm_cache"] in windows else {"dllm_block_length": 8}

@@ -6,9 +6,9 @@ import pytest
 from dense import decode
 from vllm import SamplingParams
 
-from vllm_dllm.caching.registry import POLICIES
+from vllm_dllm.caching.registry import FULL
 
-HERE = [p for p in POLICIES.values() if not p.needs_blocks and p.probe_class is None]
+HERE = [p for p in FULL.values() if not p.needs_blocks and p.probe_class is None]
 
 
 def requests(model: str) -> list[tuple[list[int], int, dict]]:

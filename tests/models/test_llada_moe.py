@@ -15,7 +15,7 @@ from loaded import Loaded, engine_config
 from official_moe import LLADA_MOE, MoECheckpoint
 from vllm.forward_context import set_forward_context
 
-from vllm_dllm.caching.registry import POLICIES
+from vllm_dllm.caching.registry import FULL
 from vllm_dllm.catalogue import RULE_OPTIONS
 from vllm_dllm.options import SettingError
 
@@ -119,7 +119,7 @@ def test_a_token_has_the_same_experts_whatever_shares_the_batch(bundled):
 def requests() -> list[tuple[list[int], int, dict]]:
     """One of each policy, with its example settings."""
     rng, found = random.Random(0), []
-    for number, (name, policy) in enumerate(POLICIES.items()):
+    for number, (name, policy) in enumerate(FULL.items()):
         length, settings = 32 + number, {"dllm_cache": name} | policy.example
         if not settings.keys() & {option.key for option in RULE_OPTIONS}:
             settings["dllm_threshold"] = 0.5

@@ -7,7 +7,7 @@ import pytest
 import tasks
 from served import DRAWN, GEN_LENGTH, UNSURE, text_prompt
 
-from vllm_dllm.caching.registry import POLICIES
+from vllm_dllm.caching.registry import FULL
 from vllm_dllm.options import SettingError
 from vllm_dllm.settings import ModelTraits, resolve
 from vllm_dllm.unmasking.registry import RULES
@@ -39,15 +39,13 @@ def settings_of_every_kind(count: int) -> list[dict]:
     """`dllm_*` settings of `count` requests: every policy that the server offers, every rule, score, block length."""
     rng = random.Random(0)
     found: list[dict] = []
-    caches = [
-        c for c in POLICIES if any(allowed({"dllm_cache": c, "dllm_score": s, **r}) for s in SCORES for r in RULE)
-    ]
+    caches = [c for c in FULL if any(allowed({"dllm_cache": c, "dllm_score": s, **r}) for s in SCORES for r in RULE)]
     while len(found) < count:
         cache = caches[len(found) % len(caches)]
         settings = {"dllm_cache": cache, "dllm_score": rng.choice(SCORES), **rng.choice(RULE)}
-        if not POLICIES[cache].needs_blocks and "dllm_steps" not in settings and rng.random() < 0.3:
+        if not FULL[cache].needs_blocks and "dllm_steps" not in settings and rng.random() < 0.3:
             settings["dllm_window_length"] = rng.choice(WINDOWS)
-        elif POLICIES[cache].window_length is None:
+        elif FULL[cache].window_length is None:
             settings["dllm_block_length"] = rng.choice(BLOCKS)
         if rng.random() < 0.2:
             settings["dllm_certainty_sigma"] = 8.0

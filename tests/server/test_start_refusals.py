@@ -150,12 +150,12 @@ def test_checkpoint_option_that_is_not_honoured(tmp_path):
 
 def test_a_foreign_checkpoint_ends_the_server_in_its_first_process(tmp_path):
     """vLLM would have asked for remote code."""
-    options = {"architectures": ["SDARForCausalLM"], "model_type": "sdar", "auto_map": {"AutoConfig": "sdar.Config"}}
+    options = {"architectures": ["MMadaModelLM"], "model_type": "mmada", "auto_map": {"AutoConfig": "mmada.Config"}}
     (tmp_path / "config.json").write_text(json.dumps(options))
     command = [os.path.join(os.path.dirname(sys.executable), "vllm"), "serve", str(tmp_path)]
     served = subprocess.run(command, capture_output=True, text=True, timeout=300)
     said = served.stdout + served.stderr
     assert served.returncode == 1
-    assert "SettingError: architectures=['SDARForCausalLM'] in the model's config.json is not allowed: SDAR" in said
+    assert "SettingError: architectures=['MMadaModelLM'] in the model's config.json is not allowed: MMaDA" in said
     assert "EngineCore" not in said
     assert "trust_remote_code=True" not in said

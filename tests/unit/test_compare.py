@@ -90,9 +90,9 @@ def test_a_line_that_is_no_prompt_is_refused_by_its_number(tmp_path, line, said)
 
 
 def test_all_policies_and_the_baseline_first():
-    from vllm_dllm.caching.registry import POLICIES
+    from vllm_dllm.caching.registry import FULL
 
-    assert [v.cache for v in variants()] == list(POLICIES)
+    assert [v.cache for v in variants()] == list(FULL)
     assert [v.name for v in variants(["dual", "none"])] == ["none", "dual"]
 
 

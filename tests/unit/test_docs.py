@@ -28,7 +28,11 @@ DOCUMENTS = [
     file for folder in ("", "docs", "examples", "checkpoints") for file in sorted((ROOT / folder).glob("*.md"))
 ]
 NAMED = [file for file in DOCUMENTS if file.name != "CHANGELOG.md"]  # which tells of names that are gone
-TRAITS = [ModelTraits(mask_id=1, row_shift=0, steps="llada"), ModelTraits(mask_id=1, row_shift=-1, steps="dream")]
+TRAITS = [
+    ModelTraits(mask_id=1, row_shift=0, steps="llada"),
+    ModelTraits(mask_id=1, row_shift=-1, steps="dream"),
+    ModelTraits(mask_id=1, row_shift=0, steps="llada", block_length=4, dynamic_threshold=0.85),
+]
 EXAMPLES = {"dllm_share", "dllm_every", "sliding"}  # of CONTRIBUTING.md and examples/third_party_policy
 CHOOSE = {"dllm_cache", "dllm_score", *(o.key for o in RULE_OPTIONS)}
 
@@ -144,20 +148,26 @@ def sample(option: Option):
 def table_says(option: Option, cache: str, rule: Option, score: str, traits: ModelTraits) -> bool:
     """The words of the table, read by hand."""
     by, dream = tables.read_by(option), traits.steps == "dream"
+    if by.startswith("models in which every position sees all"):
+        if traits.attention != "full":
+            return False
+        by = by.removeprefix("models in which every position sees all").removeprefix("; ") or "every request"
     special = {
         "every request": True,
         "the server": True,
         "every request, not the server": True,
         "blocks, not a window": cache != "elastic",
-        "every policy but `prefix`, `dual`, `d2`, `d3`; every rule but `dllm_steps`": cache
+        "every policy but `prefix`, `dual`, `d2`, `d3`; every rule but `dllm_steps`, `dllm_denoising_steps`": cache
         not in ("prefix", "dual", "d2", "d3")
-        and rule.key != "dllm_steps",
+        and rule.key not in ("dllm_steps", "dllm_denoising_steps"),
         "every policy but `dkv-greedy`; every score but `origin`": cache != "dkv-greedy" and score != "origin",
         "every policy but `elastic`, which always does it": cache != "elastic",
         "every policy but `elastic`": cache != "elastic",
-        "blocks, not a window; every policy but `d2`; every rule but `dllm_steps`": cache not in ("elastic", "d2")
-        and rule.key != "dllm_steps",
+        "blocks, not a window; every policy but `d2`; every rule but `dllm_steps`, `dllm_denoising_steps`": cache
+        not in ("elastic", "d2")
+        and rule.key not in ("dllm_steps", "dllm_denoising_steps"),
         "every policy but `none`": cache != "none",
+        "`dllm_denoising_steps`": rule.key == "dllm_denoising_steps",
         "`dllm_score=random`": score == "random",
         "`dllm_score` of `confidence`, `margin` or `entropy`": score in ("confidence", "margin", "entropy"),
         "`dllm_steps` of a Dream model, unless `dllm_score=origin`": dream

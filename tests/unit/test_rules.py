@@ -156,7 +156,7 @@ def test_top_takes_the_largest(seed):
     scores = full_scores(canvas, rng.random(50))
     n = int(rng.integers(0, 51))
     for whole in (False, True):
-        chosen = top(canvas, scores, n, whole)
+        chosen = top(canvas, scores, n, "canvas" if whole else "response")
         assert len(set(chosen.tolist())) == n and (chosen >= 7).all()
         assert set(chosen.tolist()) == set(np.argsort(-scores)[:n].tolist())
 
@@ -199,6 +199,6 @@ def test_top_lets_equal_scores_fall_as_torch_does():
         canvas = new_canvas(int(rng.integers(1, 90)), prompt_len=7)
         scores = full_scores(canvas, np.round(rng.random(canvas.gen_length), int(rng.integers(1, 4))))
         n = int(rng.integers(0, canvas.gen_length + 1))
-        for whole, start in ((False, 7), (True, 0)):
+        for part, start in (("response", 7), ("canvas", 0)):
             want = torch.topk(torch.from_numpy(scores[start:]), n).indices.numpy() + start
-            assert top(canvas, scores, n, whole).tolist() == want.tolist()
+            assert top(canvas, scores, n, part).tolist() == want.tolist()

@@ -20,9 +20,11 @@ RECORDS = json.loads(pictures.FILE.read_text())
 def test_every_policy_has_a_real_answers_passes(policy):
     """Of which each unmasks what it computed, but for what a policy unmasks without, and the first is full."""
     record = pictures.record_of(policy)
-    assert record["full"][0] and pictures.computed(record)[0] == record["end"][0] == len(record["tokens"])
+    assert record["full"][0] and pictures.computed(record)[0] == record["end"][0]
+    assert policy == "block" or record["end"][0] == len(record["tokens"])
     unmasked = [i for places in record["unmasked"] for i in places]
-    assert len(set(unmasked)) == len(unmasked) and "".join(record["tokens"][19:22]) == "3 7"
+    assert len(set(unmasked)) == len(unmasked)
+    assert policy == "block" or "".join(record["tokens"][19:22]) == "3 7"  # that model's weights are random
     assert all(stop <= end for ranges, end in zip(record["computed"], record["end"], strict=True) for _, stop in ranges)
     drawn = ElementTree.fromstring(pictures.passes_svg(record))
     rows = {rect.get("y") for rect in drawn.iter("{http://www.w3.org/2000/svg}rect") if rect.get("class") == "cell"}

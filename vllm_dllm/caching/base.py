@@ -26,6 +26,10 @@ class CachePolicy(ABC):
     name: ClassVar[str]
     options: ClassVar[tuple[Option, ...]] = ()
     reasons: ClassVar[tuple[str, ...]] = ()  # for which it marks pages stale
+    attention: ClassVar[tuple[str, ...]] = (
+        "full",
+    )  # of the models that it is for: every position sees all, or its blocks
+    commits: ClassVar[bool] = False  # with blocks: a finished one is computed once more, to be kept
     probe_class: ClassVar[type[Probe] | None] = None  # what it may have measured in the attention
     needs_entropy: ClassVar[bool] = False  # `observe` reads `seen.entropy`
     needs_blocks: ClassVar[bool] = False  # it cannot go with a sliding window

@@ -9,6 +9,7 @@ class NoCache(CachePolicy):
     """The whole canvas, every pass."""
 
     name = "none"
+    attention = ("full", "blocks")
 
     def positions(self, canvas):
         return np.arange(canvas.end)

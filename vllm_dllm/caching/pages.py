@@ -26,14 +26,23 @@ class PageLedger:
     once when somebody asks how fresh pages are, which most policies never do.
     """
 
-    def __init__(self, length: int, page_size: int = PAGE_SIZE, end: int | None = None, reasons: tuple[str, ...] = ()):
-        """`end`: how far the canvas exists; None: all of it. `reasons`: what pages are marked for, besides ours."""
+    def __init__(
+        self,
+        length: int,
+        page_size: int = PAGE_SIZE,
+        end: int | None = None,
+        reasons: tuple[str, ...] = (),
+        computed: int = 0,
+    ):
+        """`end`: how far the canvas exists; None: all of it. `reasons`: what pages are marked for, besides ours.
+        `computed`: positions whose keys and values are there already, from another request: whole pages."""
         self.length = length
         self.page_size = page_size
         self.num_pages = -(-length // page_size)
         self._starts = np.arange(self.num_pages) * page_size
         self.passes = 0  # recorded so far
-        self.computed_to = 0  # every position before this has been computed
+        self.computed_to = computed  # every position before this has been computed
+        self._found = np.arange(self.num_pages) < computed // page_size  # pages that are another request's too
         self.clock = 0  # how often pages were marked
         self._forgotten_at = 0  # the clock when nothing that had been computed held any more
         self._refreshed_in = np.full(self.num_pages, NEVER, np.int32)
@@ -51,14 +60,14 @@ class PageLedger:
         self.grow(length if end is None else end)
 
     def grow(self, end: int) -> None:
-        """The canvas exists up to `end` from now on."""
-        if end == self.end:
+        """The canvas exists up to `end` from now on, if not further."""
+        if end <= self.end:
             return
         self._book()
         new = self.sizes == 0
         self.end = end
         self.sizes = np.clip(end - self._starts, 0, self.page_size)
-        self.mark(new & (self.sizes > 0), FIRST)
+        self.mark(new & (self.sizes > 0) & ~self._found, FIRST)
 
     def mark(self, pages: np.ndarray, reason: str) -> None:
         """Mark `pages` (page numbers or a boolean for each page) stale. One that already is keeps its first mark's
@@ -86,6 +95,10 @@ class PageLedger:
         self.mark_all(reason)
         self.computed_to = 0
         self._forgotten_at = self.clock
+
+    def uncompute(self, start: int) -> None:
+        """The tokens from `start` on are others now: what was computed of them does not hold."""
+        self.computed_to = min(self.computed_to, start)
 
     def reason(self, page: int) -> str:
         """What a stale page was marked for."""
@@ -120,24 +133,27 @@ class PageLedger:
         """Passes since each page was last recomputed whole; 0 right after."""
         return self.passes - 1 - self.refreshed_in
 
-    def queries(self, positions: np.ndarray, refresh: bool = True) -> np.ndarray:
+    def queries(self, positions: np.ndarray, refresh: bool = True, end: int | None = None) -> np.ndarray:
         """Ascending: `positions` (ascending), every position that was never computed and, with `refresh`,
-        every position of the stale pages."""
+        every position of the stale pages; below `end`, if the pass goes no further."""
+        end = self.end if end is None else end
         stale = self.num_stale if refresh else 0
         if stale and stale == np.count_nonzero(self.sizes):
-            return np.arange(self.end)
-        if not stale and self.computed_to == self.end:
+            return np.arange(end)
+        if not stale and self.computed_to >= end:
             return positions
-        chosen = np.zeros(self.end, bool)
+        chosen = np.zeros(end, bool)
         if stale:
-            chosen[:] = np.repeat(self.stale, self.sizes)
+            chosen[:] = np.repeat(self.stale, self.sizes)[:end]
         chosen[self.computed_to :] = True
         chosen[positions] = True
         return chosen.nonzero()[0]
 
-    def record(self, queries: np.ndarray, clock: int | None = None) -> None:
-        """A pass recomputed the canvas positions `queries`. It was planned when `clock` was what is given, or now."""
+    def record(self, queries: np.ndarray, clock: int | None = None, end: int | None = None) -> None:
+        """A pass recomputed the canvas positions `queries`, and went as far as `end`. It was planned when `clock` was what
+        is given, or now."""
         clock = self.clock if clock is None else clock
+        end = self.end if end is None else end
         if len(queries) == self.end:
             self._unbooked.clear()  # it makes up for all of them
             whole = self.sizes > 0
@@ -150,7 +166,7 @@ class PageLedger:
         else:
             self._unbooked.append(queries)
         if clock >= self._forgotten_at:
-            self.computed_to = self.end
+            self.computed_to = max(self.computed_to, end)
         self.passes += 1
 
     def _make_fresh(self, whole: np.ndarray, clock: int) -> None:
@@ -182,7 +198,7 @@ class PageLedger:
         assert self.sizes.sum() == self.end <= self.length, "pages do not cover the canvas"
         assert self.computed_to <= self.end, "positions were computed that do not exist"
         assert not self.stale[~exists].any() and never[~exists].all(), "a page that does not exist has a state"
-        assert self.stale[never & exists].all(), "a page that was never written is not stale"
+        assert self.stale[never & exists & ~self._found].all(), "a page that was never written is not stale"
         assert (self.refreshed_in < self.passes).all(), "a page was refreshed in a pass that is yet to come"
         assert (self.marked_in[self.stale] >= self.refreshed_in[self.stale]).all(), "a refreshed page is still stale"
         assert (self.marked_in <= self.passes).all(), "a page was marked in a pass that is yet to come"

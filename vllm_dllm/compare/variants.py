@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from vllm_dllm.caching.registry import POLICIES
+from vllm_dllm.caching.registry import FULL, POLICIES
 from vllm_dllm.catalogue import CACHE, HIDDEN_CACHE, RULE_OPTIONS, options
 from vllm_dllm.options import SettingError
 from vllm_dllm.settings import ModelTraits, resolve
@@ -67,9 +67,10 @@ def complete(name: str, settings: dict[str, Any], tokens: int = TOKENS) -> Varia
     return Variant(name, settings | added, added)
 
 
-def variants(words: Iterable[str] = ()) -> list[Variant]:
-    """The baseline first; all policies if none are named. Raises SettingError."""
-    return [variant(word) for word in dict.fromkeys((BASELINE, *(words or POLICIES)))]
+def variants(words: Iterable[str] = (), attention: str = "full") -> list[Variant]:
+    """The baseline first; if none are named, all policies for models of this `attention`. Raises SettingError."""
+    names = words or [name for name, policy in POLICIES.items() if attention in policy.attention]
+    return [variant(word) for word in dict.fromkeys((BASELINE, *names))]
 
 
 def fixed_steps(tokens: int) -> list[Variant]:
@@ -78,7 +79,7 @@ def fixed_steps(tokens: int) -> list[Variant]:
     Those are always in doubt, so that a policy that refreshes in doubt always does; trained ones are between that and
     never.
     """
-    found = [complete(name, {CACHE.key: name, TOKENS_PER_STEP: tokens}, tokens) for name in POLICIES]
+    found = [complete(name, {CACHE.key: name, TOKENS_PER_STEP: tokens}, tokens) for name in FULL]
     never = [
         Variant(f"{v.name}, never in doubt", v.settings | {"dllm_tau": 1e6}) for v in found if v.cache == "entropy"
     ]

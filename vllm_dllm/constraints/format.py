@@ -49,7 +49,7 @@ class Format(Constraint):
     def edit(self, canvas, reads, edits):
         if not self.kinds:
             self.start(canvas)
-        lines = np.flatnonzero(canvas.masked[reads])
+        lines = np.flatnonzero(canvas.masked[reads] & (reads < canvas.response_end))
         rows: dict[int, np.ndarray] = {}
         of_line = []
         for i in (reads[lines] - canvas.prompt_len).tolist():
@@ -62,10 +62,14 @@ class Format(Constraint):
             edits.admitted = Admitted(self.key, lines, which, np.stack(list(rows.values())))
 
     def admits(self, canvas, position, token):
+        if position >= canvas.response_end:
+            return True
         ahead, behind = self._around(position - canvas.prompt_len)
         return self.automaton.meet(self.automaton.after(ahead, int(self.automaton.class_of[token])), behind)
 
     def fix(self, canvas, position, token):
+        if position >= canvas.response_end:
+            return
         i = position - canvas.prompt_len
         self.kinds[i] = int(self.automaton.class_of[token])
         self.ahead.changed(i)

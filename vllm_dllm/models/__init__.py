@@ -10,8 +10,9 @@ from vllm_dllm.models.illada import ILLADA
 from vllm_dllm.models.llada import LLADA
 from vllm_dllm.models.llada_moe import LLADA_MOE
 from vllm_dllm.models.llada_v import LLADA_V
+from vllm_dllm.models.sdar import SDAR
 
-FAMILIES = (LLADA, DREAM, LLADA_MOE, ILLADA, LLADA_V)
+FAMILIES = (LLADA, DREAM, LLADA_MOE, ILLADA, LLADA_V, SDAR)
 # architecture in config.json -> the family that serves it
 ARCHITECTURES = {architecture: family for family in FAMILIES for architecture in family.architectures}
 

@@ -60,14 +60,19 @@ def check_rope(hf: PretrainedConfig) -> None:
 
 
 def check_sizes(hf: PretrainedConfig) -> None:
-    width, heads, kv_heads = hf.hidden_size, hf.num_attention_heads, hf.num_key_value_heads
+    width, heads = hf.hidden_size, hf.num_attention_heads
     if width % heads:
         raise refusal(name(hf, "num_attention_heads"), heads, f"a divisor of {name(hf, 'hidden_size')}={width}")
+    check_heads(hf)
+    if (head_size := getattr(hf, "head_dim", None)) not in (None, width // heads):
+        raise refusal("head_dim", head_size, f"{width // heads}, {name(hf, 'hidden_size')} divided by the heads")
+
+
+def check_heads(hf: PretrainedConfig) -> None:
+    heads, kv_heads = hf.num_attention_heads, hf.num_key_value_heads
     if heads % kv_heads:
         allowed = f"a divisor of {name(hf, 'num_attention_heads')}={heads}"
         raise refusal(name(hf, "num_key_value_heads"), kv_heads, allowed)
-    if (head_size := getattr(hf, "head_dim", None)) not in (None, width // heads):
-        raise refusal("head_dim", head_size, f"{width // heads}, {name(hf, 'hidden_size')} divided by the heads")
 
 
 # ---- for every family ----

@@ -27,6 +27,9 @@ class Family:
     steps: Literal["llada", "dream"]  # which rule counts a fixed number of passes
     end_of_turn: str | None  # the token that its chat template puts behind a turn
     drop_behind_end: bool = False  # the default of `dllm_drop_behind_end`
+    # `blocks`: causal by blocks, of as many positions as its config's `block_size` says unless a request does
+    attention: Literal["full", "blocks"] = "full"
+    dynamic_threshold: float | None = None  # with blocks: what its authors' rule has, which is the default
     # what the authors' own loop, without a cache, ranks fixed steps by (unmasking/scores.py); None: `confidence`
     steps_rank_by: str | None = None
     masks: Literal["counts", "times"] = "counts"  # how the authors' evaluation masks a target (likelihood/draws.py)

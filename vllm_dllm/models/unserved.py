@@ -21,7 +21,6 @@ KNOWN = {
     "LlavaLladaForMaskedDiffusion": "LaViDa",
     "MMadaModelLM": "MMaDA",
     "RND1LM": "RND1",
-    "SDARForCausalLM": "SDAR (and TraDo)",
     "SDARMoeForCausalLM": "SDAR-MoE",
     "WeDLMForCausalLM": "WeDLM",
 }

@@ -22,7 +22,8 @@ class UnmaskingRule:
     scores: ClassVar[tuple[str, ...]] = ("confidence", "margin", "entropy", "random")  # what it can rank by
     needs_entropy: ClassVar[bool] = False
     needs_blocks: ClassVar[bool] = False  # it cannot go with a sliding window, nor with several blocks at once
-    whole: ClassVar[bool] = False  # `top`'s: whether it ranks the whole canvas
+    counts_response_blocks: ClassVar[bool] = False  # its value is for all blocks of the response together
+    part: ClassVar[str] = "response"  # `top`'s: what it ranks, `response`, `canvas` or `block`
     score: str = "confidence"
 
     @property
@@ -50,7 +51,7 @@ class UnmaskingRule:
         `rng` is this request's, there if its settings draw positions.
         """
         ranked = -np.sort(-scores[canvas.candidates])
-        return top(canvas, scores, self.number(canvas, ranked), self.whole)
+        return top(canvas, scores, self.number(canvas, ranked), self.part)
 
     @classmethod
     def ranks(cls) -> bool:
@@ -58,26 +59,29 @@ class UnmaskingRule:
         return cls.select is UnmaskingRule.select
 
 
-def top(canvas: Canvas, scores: np.ndarray, n: int, whole: bool = False) -> np.ndarray:
+def top(canvas: Canvas, scores: np.ndarray, n: int, part: str = "response") -> np.ndarray:
     """The `n` positions with the largest scores.
 
     Ties fall as `torch.topk` lets them fall on the CPU, because the public codes rank with it. Its choice depends on
-    the array's length: LLaDA and Dream rank the `whole` canvas, Fast-dLLM and d2Cache the response.
+    the array's length: LLaDA and Dream rank the whole `canvas`, Fast-dLLM and d2Cache the `response`, SDAR the
+    active `block`.
     """
-    start, stop = ranked_part(canvas, whole)
-    part = scores[start:stop]
-    at = (part > -np.inf).nonzero()[0]
-    ranked = part[at]
+    start, stop = ranked_part(canvas, part)
+    ranked_scores = scores[start:stop]
+    at = (ranked_scores > -np.inf).nonzero()[0]
+    ranked = ranked_scores[at]
     order = np.argsort(-ranked)
     best = ranked[order[: n + 1]]
     if n <= len(at) and (best[:-1] > best[1:]).all():  # no ties among the n, nor with the next one
         return at[order[:n]] + start
-    return as_torch_ranks(part, n) + start
+    return as_torch_ranks(ranked_scores, n) + start
 
 
-def ranked_part(canvas: Canvas, whole: bool) -> tuple[int, int]:
+def ranked_part(canvas: Canvas, part: str) -> tuple[int, int]:
     """[start, stop) of the canvas positions that `top` ranks."""
-    return (0, canvas.length) if whole else (canvas.prompt_len, canvas.response_end)
+    if part == "block":
+        return canvas.block
+    return (0, canvas.length) if part == "canvas" else (canvas.prompt_len, canvas.decoded_end)
 
 
 def as_torch_ranks(scores: np.ndarray, n: int) -> np.ndarray:

@@ -47,11 +47,11 @@ class DreamSteps(Steps):
             return candidates[rng.random(len(candidates)) < share]
         n = int(np.float32(masked) * share)
         if not n or not self.alg_temp:
-            return top(canvas, scores, n, whole=True)
+            return top(canvas, scores, n, part="canvas")
         response = slice(canvas.prompt_len, canvas.response_end)
         weights = np.exp((scores[response] - scores.max()).astype(np.float64) / self.alg_temp)
         # positions of weight 0 can't be drawn, and too few others may be left: the best of them follow
         drawn = rng.choice(len(weights), min(n, np.count_nonzero(weights)), replace=False, p=weights / weights.sum())
         scores = scores.copy()
         scores[canvas.prompt_len + drawn] = np.inf
-        return top(canvas, scores, n, whole=True)
+        return top(canvas, scores, n, part="canvas")

@@ -2,6 +2,7 @@
 
 from vllm_dllm.plugins import load
 from vllm_dllm.unmasking.base import UnmaskingRule
+from vllm_dllm.unmasking.denoising_steps import DenoisingSteps
 from vllm_dllm.unmasking.dream_steps import DreamSteps
 from vllm_dllm.unmasking.dynamic_factor import DynamicFactor
 from vllm_dllm.unmasking.entropy_bound import EntropyBound
@@ -12,7 +13,7 @@ from vllm_dllm.unmasking.threshold import Threshold
 from vllm_dllm.unmasking.tokens_per_step import TokensPerStep
 
 GROUP = "vllm_dllm.unmasking_rules"  # the entry point group of other packages' rules
-OURS = (Threshold, Steps, TokensPerStep, Factor, DynamicFactor, EntropyBound, EntropyThreshold)
+OURS = (Threshold, Steps, DenoisingSteps, TokensPerStep, Factor, DynamicFactor, EntropyBound, EntropyThreshold)
 # rules of which Dream's code has its own, for models that count fixed steps as it does
 DREAMS: dict[str, type[UnmaskingRule]] = {rule.option.name: rule for rule in (DreamSteps, DreamEntropyThreshold)}
 

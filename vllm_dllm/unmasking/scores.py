@@ -110,7 +110,7 @@ class LaterCertainty:
 
 
 def _known(canvas: Canvas) -> np.ndarray:
-    return ~canvas.masked[canvas.prompt_len : canvas.response_end]
+    return ~canvas.masked[canvas.prompt_len : canvas.decoded_end]
 
 
 def certainty_densities(known: np.ndarray, sigma: float) -> np.ndarray:
@@ -140,4 +140,7 @@ def _kernel(n: int, sigma: float) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _smooth(signal: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
     n = len(kernel) // 6
-    return torch.fft.ifft(torch.fft.fft(signal, n=6 * n) * kernel).real[..., n : 2 * n]
+    transformed = torch.fft.fft(signal, n=6 * n)
+    for line in transformed.view(-1, 6 * n):  # alone: where threads share out a product, its last bits depend on how
+        line *= kernel
+    return torch.fft.ifft(transformed).real[..., n : 2 * n]

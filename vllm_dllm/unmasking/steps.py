@@ -16,6 +16,7 @@ class Steps(UnmaskingRule):
 
     option = Option("steps", int, None, "unmask in this many passes, divided evenly over the blocks", low=1)
     needs_blocks = True
+    counts_response_blocks = True
 
     def __init__(self, steps: int):
         self.steps = steps
@@ -45,4 +46,4 @@ class Steps(UnmaskingRule):
         n = self.masked // steps + (self.step < self.masked % steps)
         if self.step >= steps:  # tokens were refused, so that some are left
             n = max(1, n)
-        return top(canvas, scores, min(n, masked), whole=True)
+        return top(canvas, scores, min(n, masked), part="canvas")

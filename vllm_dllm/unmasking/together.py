@@ -39,7 +39,7 @@ def select_together(asked: Sequence[Asked]) -> list[np.ndarray]:
 
 def _tied(asked: Sequence[Asked], numbers: Sequence[int]) -> list[np.ndarray]:
     """The same one after the other, for those where it hangs on how `top` ranks; alike ones are ranked at once."""
-    parts = [ranked_part(canvas, rule.whole) for rule, canvas, _ in asked]
+    parts = [ranked_part(canvas, rule.part) for rule, canvas, _ in asked]
     alike: dict[tuple[int, int], list[int]] = {}
     for i, (start, stop) in enumerate(parts):
         alike.setdefault((stop - start, numbers[i]), []).append(i)

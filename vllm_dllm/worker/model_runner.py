@@ -36,7 +36,7 @@ from vllm_dllm.worker.buffers import Inputs, Shape, StepBuffers
 from vllm_dllm.worker.graphs import Forward, Graphs, give_up, graph_mode
 from vllm_dllm.worker.images import ImageEmbeddings
 from vllm_dllm.worker.layerwise import LayerwiseForward
-from vllm_dllm.worker.readout import CHUNK, LINES, Reader, Reading
+from vllm_dllm.worker.readout import CHUNK, LINES, Nothing, Reader, Reading
 
 logger = init_logger(f"vllm.{__name__}")
 
@@ -126,7 +126,9 @@ class DllmModelRunner:
             )
         longest = config.model_config.max_model_len
         pages = -(-longest // self.page_size)
-        most = Shape(self.max_tokens, self.max_num_reqs, pages)
+        # lines: one for each request or, where attention is causal by blocks, for each block, of one position or more
+        lines = self.max_num_reqs if family_of(config.model_config).attention == "full" else self.max_tokens
+        most = Shape(self.max_tokens, lines, pages)
         self.buffers = StepBuffers(most, self.page_size, longest, self.device)
         mode = graph_mode(config, graph_support)
         block = config.additional_config.get(BLOCK, 1)
@@ -318,7 +320,7 @@ class DllmModelRunner:
         edits: Mapping[int, Edits] | None = None,
         guidance: Mapping[int, Guidance] | None = None,
         named: Mapping[int, np.ndarray] | None = None,
-    ) -> Reading | None:
+    ) -> Reading | Nothing | None:
         """Hidden states [N, hidden size] through the output head, as many at once as there is room for their logits."""
         return self.reader.start(
             lambda lines: self.model.compute_logits(rows[lines]), read_starts, readouts, edits, guidance, named
@@ -381,7 +383,7 @@ class Launched(AsyncModelRunnerOutput):
     def __init__(
         self,
         req_ids: list[str],
-        reading: Reading | None,  # None on tensor-parallel ranks other than the first
+        reading: Reading | Nothing | None,  # None on tensor-parallel ranks other than the first
         weights: int,
         signals: dict[int, dict[str, Any]],
         layer_tokens: dict[int, list[int]],

@@ -47,7 +47,7 @@ class Reader:
         edits: Mapping[int, Edits] | None = None,
         guidance: Mapping[int, Guidance] | None = None,
         named: Mapping[int, np.ndarray] | None = None,
-    ) -> "Reading | None":
+    ) -> "Reading | Nothing | None":
         """`head` gives the logits of some of the lines, which may be overwritten; it is asked for a piece at a time.
 
         Request i has lines read_starts[i] to read_starts[i + 1], and `edits` what is done to them first. Before that,
@@ -75,6 +75,8 @@ class Reader:
                 if early:
                     apply(logits, start, read_starts, early, self.tables)
                 self._read_piece(logits, start, groups, result, late)
+        if not read_starts[-1]:
+            return Nothing()
         if result is not None:
             result.leave()
         return result
@@ -164,6 +166,13 @@ class Reader:
         if readout.entropy:
             # Dream's and d2Cache's epsilon, which keeps log(0) out
             values[2] = -(probs * torch.log(probs + 1e-10)).sum(-1)
+
+
+class Nothing:
+    """What is read of no lines: those of a step whose passes only compute keys and values."""
+
+    def observation(self) -> StepObservation:
+        return StepObservation(tokens=np.empty(0, np.int32), confidence=np.empty(0, np.float32))
 
 
 class Reading:

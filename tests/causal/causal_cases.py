@@ -1,0 +1,46 @@
+"""Golden cases of models whose attention is causal by blocks, as requests, and what an answer has to be.
+
+An answer is asked for with its overflow, the tokens behind `gen_length` that the source decodes with the last block. Where
+the source stops at an end token, it finishes that block first; the engine ends the request, with the same tokens up to there.
+"""
+
+from typing import Any
+
+from common import EOS, Engine
+from settings import settings
+from vllm import SamplingParams
+
+
+def ends_at_eos(case: dict) -> bool:
+    return bool(case.get("stop")) or case["source"] == "llada2"
+
+
+def wanted(case: dict) -> list[int]:
+    tokens = [*case["output_ids"], *case.get("overflow_ids", [])]
+    return tokens[: tokens.index(EOS) + 1] if ends_at_eos(case) and EOS in tokens else tokens
+
+
+def params(case: dict, **own: Any) -> SamplingParams:
+    length = case["gen_length"] + len(case.get("overflow_ids", []))
+    keys = settings(case) | own
+    return SamplingParams(temperature=0, max_tokens=length, ignore_eos=not ends_at_eos(case), extra_args=keys)
+
+
+def differences(engine: Engine, cases: list[dict], **own: Any) -> list[str]:
+    """What is not as the files say of answers and passes; passes where the request's cache is the source's."""
+    found = []
+    results = engine.run([{"prompt_token_ids": c["prompt_ids"]} for c in cases], [params(c, **own) for c in cases])
+    for case, (output, trace) in zip(cases, results, strict=True):
+        got, want = list(output.outputs[0].token_ids), wanted(case)
+        if got != want:
+            found.append(f"{case['prompt']!r}, {settings(case)}: {got} instead of {want}")
+        unmasked = [sorted(part) for part in trace["unmasked"] if part]
+        if unmasked != [sorted(part) for part in case["unmasked"]][: len(unmasked)]:
+            found.append(f"{case['prompt']!r}, {settings(case)}: unmasked {unmasked}")
+        if trace["cache"] == {"sdar": "block", "llada2": "none"}[case["source"]]:
+            queries = (
+                case["query_tokens"] if not ends_at_eos(case) else case["query_tokens"][: len(trace["query_tokens"])]
+            )
+            if trace["query_tokens"] != queries:
+                found.append(f"{case['prompt']!r}, {settings(case)}: computed {trace['query_tokens']}")
+    return found

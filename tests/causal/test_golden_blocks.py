@@ -1,0 +1,27 @@
+"""Golden files of SDAR and LLaDA2: the same tokens and the same passes as their public code's."""
+
+import pytest
+from causal_cases import differences
+from common import golden
+
+FILES = [("sdar", "tiny-sdar", "sdar")]
+
+
+@pytest.mark.parametrize("fixture, model, source", FILES)
+def test_sixteen_at_once(fixture, model, source, request):
+    assert not differences(request.getfixturevalue(fixture), golden(model, source))
+
+
+@pytest.mark.parametrize("fixture, model, source", FILES)
+def test_alone(fixture, model, source, request, sampling):
+    engine = request.getfixturevalue(fixture)
+    for case in sampling.take(golden(model, source), lambda case: case["block_length"], 0.1, 2):
+        assert not differences(engine, [case])
+
+
+@pytest.mark.parametrize("fixture, model, source", FILES)
+def test_the_other_cache_gives_the_same_tokens(fixture, model, source, request, sampling):
+    """`none` recomputes everything, and needs no pass that commits a block."""
+    other = {"sdar": "none", "llada2": "block"}[source]
+    cases = sampling.take(golden(model, source), lambda case: case["block_length"], 0.3, 4)
+    assert not differences(request.getfixturevalue(fixture), cases, dllm_cache=other)

@@ -1,0 +1,41 @@
+"""The config of the official SDAR checkpoints, whose names are Qwen3's.
+
+What a value means for us, honoured or refused, is in checks.py.
+"""
+
+from transformers import PretrainedConfig
+
+from vllm_dllm.models.family import for_layers
+
+
+class SDARConfig(PretrainedConfig):
+    """`config.json` of JetLM/SDAR. Older ones name neither block size nor mask token."""
+
+    model_type = "sdar"
+
+    vocab_size: int = 151936
+    hidden_size: int = 4096
+    intermediate_size: int = 22016
+    num_hidden_layers: int = 32
+    num_attention_heads: int = 32
+    num_key_value_heads: int | None = 32
+    head_dim: int = 128
+    max_position_embeddings: int = 32768
+    hidden_act: str = "silu"
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 10000.0
+    rope_scaling: dict | None = None
+    attention_bias: bool = False
+    use_sliding_window: bool = False
+    tie_word_embeddings: bool = False
+    block_size: int = 4
+    mask_token_id: int | None = None
+    eos_token_id: int | list[int] | None = 151643
+
+    head_bias = False
+    logit_scale = 1.0
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**for_layers(kwargs))
+        if self.num_key_value_heads is None:
+            self.num_key_value_heads = self.num_attention_heads
