@@ -6,7 +6,7 @@ import pytest
 from golden_cases import cases, differences, sample
 
 # of the cases of each policy of each file (`pytest --golden all` runs every one)
-TOGETHER, ALONE = 1 / 3, 1 / 12
+TOGETHER, ALONE = 1 / 4, 1 / 16
 
 MODELS = [("llada", "tiny-llada"), ("dream", "tiny-dream")]
 

@@ -10,7 +10,7 @@ from golden_cases import cases, differences, sample
 from prompts import params, task_prompts, token_ids
 from refreshes import DUAL, delays
 
-SHARE = 1 / 8  # of the golden cases
+SHARE = 1 / 12  # of the golden cases
 
 
 @pytest.fixture(scope="module")

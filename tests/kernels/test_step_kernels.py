@@ -18,11 +18,11 @@ HERE = Path(__file__).parent
 KINDS = [("bf16", 80), ("bf16", 90), ("fp16", 90), ("fp32", 90)]  # dtypes, and compute capabilities
 
 
-@pytest.mark.parametrize("file", ["interpreted_readout.py", "interpreted_rope.py"])
-def test_they_give_what_the_references_give(file):
+def test_they_give_what_the_references_give():
     """In a process of their own: Triton's interpreter must be asked for before Triton is imported."""
     interpreter = {} if torch.cuda.is_available() else {"TRITON_INTERPRET": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--noconftest", HERE / file]
+    files = [HERE / "interpreted_readout.py", HERE / "interpreted_rope.py"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--noconftest", *files]
     run = subprocess.run(command, env=os.environ | interpreter, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stdout + run.stderr
 

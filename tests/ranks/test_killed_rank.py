@@ -23,7 +23,7 @@ RUNNING, WAITING = 4, 4
 
 
 def check_golden(server: Server, model: str, sampling: Sampling) -> None:
-    cases = sample(model, sampling, least=3)
+    cases = sample(model, sampling)
     with ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(lambda case: case.ask(server), cases))
     sampling.check([c.difference(*a) for c, a in zip(cases, answers, strict=True)])

@@ -35,7 +35,7 @@ def start(model: str, executor: str, folder: Path, environment: dict[str, str], 
 def check_golden(engine: Engine, model: str, sampling: Sampling) -> None:
     """Some cases of each policy of each golden file in one go, 16 running at any time, policies and settings mixed, and
     likelihoods among them."""
-    batch = sample(model, sampling, least=3)
+    batch = sample(model, sampling, least=2)
     sampling.check(together(engine, likelihood_cases.sample(model, sampling, 3), batch, sampling.seed))
 
 

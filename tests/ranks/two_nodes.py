@@ -66,7 +66,7 @@ def main(sampling: Sampling) -> None:
             ranks = [p for p in second.processes() if p.cmdline()[0].startswith("ray::RayCPUWorkerProc")]
             assert len(ranks) == 1, f"{len(ranks)} ranks on the second node"
             print("a rank on each node", flush=True)
-            cases = sample("tiny-llada", sampling, least=2)
+            cases = sample("tiny-llada", sampling)
             with ThreadPoolExecutor(16) as pool:
                 answers = list(pool.map(lambda case: case.ask(server), cases))
             sampling.check([c.difference(*a) for c, a in zip(cases, answers, strict=True)])

@@ -1,14 +1,16 @@
-"""One `vllm serve` process for all tests in this folder, and clients of it."""
+"""`vllm serve` processes for the tests in this folder, and clients of them."""
 
 from collections.abc import Iterator
 
 import pytest
+from damaged import damaged_copy
 from served import Server
 from server_process import start, stop, wait_until_healthy
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory) -> Iterator[Server]:
+    """For all that needs no other."""
     server = start(tmp_path_factory.mktemp("server"), dllm_watch="true")
     try:
         wait_until_healthy(server)
@@ -16,6 +18,19 @@ def server(tmp_path_factory) -> Iterator[Server]:
     finally:
         if server.process.poll() != 0:  # test_stopping.py has stopped it
             stop(server)
+
+
+@pytest.fixture(scope="session")
+def damaged(tmp_path_factory) -> Iterator[Server]:
+    """A checkpoint that fails at one token, tools that the model may choose, and no live page."""
+    folder = tmp_path_factory.mktemp("damaged")
+    tools = {"enable_auto_tool_choice": None, "tool_call_parser": "hermes"}
+    server = start(folder, str(damaged_copy("tiny-llada", folder / "checkpoint")), **tools)
+    try:
+        wait_until_healthy(server)
+        yield server
+    finally:
+        stop(server)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

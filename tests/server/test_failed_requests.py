@@ -2,27 +2,14 @@
 
 import json
 import threading
-from collections.abc import Iterator
 
 import httpx
 import openai
 import pytest
-from damaged import DAMAGED, DAMAGED_ID, damaged_copy
-from served import ANSWER, MESSAGES, Server
-from server_process import start, stop, wait_until_healthy
+from damaged import DAMAGED, DAMAGED_ID
+from served import ANSWER, MESSAGES
 
 WHY = "the model's output is not finite (NaN or infinite logits)"
-
-
-@pytest.fixture(scope="module")
-def damaged(tmp_path_factory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("damaged")
-    server = start(folder, str(damaged_copy("tiny-llada", folder / "checkpoint")))
-    try:
-        wait_until_healthy(server)
-        yield server
-    finally:
-        stop(server)
 
 
 ASKED = f"echo a{DAMAGED}b"
