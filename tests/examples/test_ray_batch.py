@@ -41,8 +41,8 @@ def answers(folder: Path) -> dict[str, list[dict]]:
 
 
 def interrupt(running: subprocess.Popen) -> None:
-    """As Ctrl-C does; once more if nothing comes of it, for a KeyboardInterrupt inside a callback is lost."""
-    for _ in range(3):
+    """As Ctrl-C does; again if nothing comes of it, for a KeyboardInterrupt inside a callback is lost."""
+    for _ in range(8):
         running.send_signal(signal.SIGINT)
         try:
             running.wait(2)
