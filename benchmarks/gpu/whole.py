@@ -93,7 +93,7 @@ def serve(args: argparse.Namespace, few: int) -> dict:
     from served import ANSWER, MESSAGES
 
     begin = time.perf_counter()
-    more = {k: v for k, v in arguments_for("float32").items() if k != "dtype"} | {"dllm_hidden_cache": None}
+    more = {k: v for k, v in arguments_for("float32").items() if k != "dtype"} | {"dllm_hidden_cache": "true"}
     server = server_process.start(args.out.resolve(), MODEL, **more)
     try:
         server_process.wait_until_healthy(server)
