@@ -50,11 +50,18 @@ def check(vocabulary: int, mask: int, dtype: torch.dtype, seed: int = 0, lines=r
     sound = [i for i, line in enumerate(lines) if line not in BROKEN]
     before = logits.clone()
     packed = torch.empty((5, len(logits) + 3), dtype=torch.int32, device=DEVICE)[:, 1:-2]
-    read_greedily(logits, mask, packed)
+    doubles = torch.full((len(logits) + 1,), torch.nan, dtype=torch.float64, device=DEVICE)[1:]
+    read_greedily(logits, mask, packed, doubles)
     assert logits.view(torch.uint8).equal(before.view(torch.uint8))
+    alone = torch.empty((5, len(logits)), dtype=torch.int32, device=DEVICE)
+    read_greedily(logits, mask, alone)
+    assert alone.equal(packed)
     cpu = before.cpu()
     reference = Reader("gumbel", mask)
-    want = reference.read(lambda _: cpu.clone(), np.asarray([0, len(logits)]), [Readout(margin=True, entropy=True)])
+    readout = Readout(margin=True, entropy=True, confidence64=True)
+    want = reference.read(lambda _: cpu.clone(), np.asarray([0, len(logits)]), [readout])
+    # on CPUs, PyTorch's softmax in float64 is off by 2e-13
+    np.testing.assert_allclose(doubles.cpu().numpy(), want.confidence64, rtol=1e-12)
     packed = packed.cpu().contiguous()
     assert packed[0].tolist() == want.tokens.tolist()
     assert np.flatnonzero(packed[4] == 0).tolist() == np.setdiff1d(range(len(logits)), want.broken).tolist() == sound
@@ -138,7 +145,7 @@ def test_a_reader_with_the_kernel_reads_what_one_without_it_reads(sampler):
     np.testing.assert_allclose(seen.confidence, want.confidence, atol=1e-6)
     np.testing.assert_allclose(seen.margin[:5], want.margin[:5], atol=1e-6)
     np.testing.assert_allclose(seen.entropy[5:77], want.entropy[5:77], atol=1e-5)
-    np.testing.assert_allclose(seen.confidence64[75:77], want.confidence64[75:77])
+    np.testing.assert_allclose(seen.confidence64[75:77], want.confidence64[75:77], rtol=1e-12)
     assert set(seen.logprobs) == set(want.logprobs) == {3, 5}
     for i in (3, 5):
         for a, b in zip(seen.logprobs[i], want.logprobs[i], strict=True):

@@ -37,10 +37,13 @@ def compiled(function, types: dict[str, str], constants: dict[str, int], target:
 def test_the_read_out_compiles_for_a_gpu(dtype, target):
     """The compiler refuses some things that the interpreter does not mind. Needs no GPU."""
     types = {"best": "*fp32", "sums": "*fp32", "places": "*i32", "packed": "*i32", "logits": f"*{dtype}"}
-    tiles = compiled(readout_kernel._read_tiles, types, {"TILE": readout_kernel.TILE}, target, 8)
-    together = compiled(readout_kernel._put_together, types, {"MASK": 7, "TILES": 16}, target, 1)
-    for kernel in (tiles, together):
-        assert "ld.local" not in kernel.asm["ptx"], "registers do not suffice"
+    types |= {"doubles": "*fp64", "confidences": "*fp64"}
+    for double in (False, True):
+        tiles = compiled(readout_kernel._read_tiles, types, {"TILE": readout_kernel.TILE, "DOUBLE": double}, target, 8)
+        constants = {"MASK": 7, "TILES": 16, "DOUBLE": double}
+        together = compiled(readout_kernel._put_together, types, constants, target, 1)
+        for kernel in (tiles, together):
+            assert "ld.local" not in kernel.asm["ptx"], "registers do not suffice"
 
 
 @pytest.mark.parametrize("dtype, target", KINDS)

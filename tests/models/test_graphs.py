@@ -1,6 +1,7 @@
 """Replayed passes in the model runner alone: which graph is chosen, and that a replay is the eager pass, bit for bit."""
 
 from copy import deepcopy
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -72,6 +73,26 @@ def test_a_replay_is_the_eager_pass_bit_for_bit(worker):
     for one, other in zip(run(worker.model_runner, batches), eager, strict=True):
         np.testing.assert_array_equal(one, other)
     assert worker.model_runner.cudagraph_manager.replays == len(batches)
+
+
+def test_the_attentions_metadata_is_made_anew_when_anything_that_it_sees_has_changed(worker):
+    rng = np.random.default_rng(5)
+    step, other = batch(3, rng), batch(3, rng)
+    moved = replace(step, positions=step.positions[::-1].copy())  # other positions between the same bounds
+    worker.use_graphs(TOKENS)
+    runner, made = worker.model_runner, []
+    prepare = runner.graphs.prepare
+    runner.graphs.prepare = lambda inputs, for_capture: made.append(inputs) or prepare(inputs, for_capture)
+    for batches, count in (([step, step, moved], 1), ([other], 2), ([step, step], 3)):
+        run(runner, batches)
+        assert len(made) == count
+    with torch.inference_mode():
+        runner._eager(step)  # its metadata may lie where the graph's did
+    run(runner, [step])
+    assert len(made) == 4
+    longer = replace(step, ends=step.ends + 1)
+    run(runner, [longer])
+    assert len(made) == 5
 
 
 def test_where_a_backend_has_graphs_for_equally_many_queries_only_those_are_replayed(worker):

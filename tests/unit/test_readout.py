@@ -58,6 +58,14 @@ def test_confidence_in_float64_of_those_who_ask():
     assert seen.confidence64[2:].tolist() == want[2:].tolist()
 
 
+def test_a_step_that_reads_nothing():
+    """There is nothing of what anybody can ask for, and the size of the vocabulary."""
+    seen = GUMBEL.read(random_logits(0).__getitem__, np.asarray([0, 0]), [Readout(margin=True, confidence64=True)])
+    part = seen.of_request(0, 0, 0, np.empty(0, np.int64))
+    arrays = (part.tokens, part.confidence, part.margin, part.entropy, part.confidence64)
+    assert [len(array) for array in arrays] == [0] * 5 and part.finite and part.vocab_size == random_logits(1).shape[1]
+
+
 def test_half_precision_logits_are_read_in_float32():
     logits = random_logits(50).bfloat16()
     seen = read_one(GUMBEL, logits, Readout())

@@ -7,6 +7,7 @@ norm. It serves any mix of query lengths, for attention gets the requests' bound
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,6 +70,7 @@ class Graphs:
         self.pages = pages
         self.prepare = prepare
         self.hidden: torch.Tensor | None = None  # what the forwards give, [most tokens captured, hidden size]
+        self.prepared: tuple[Any, ...] | None = None  # what the attention's metadata was made for last
 
     def choose(self, batch: Batch) -> BatchExecutionDescriptor | None:
         """The smallest graph that holds the batch, or None: it runs eagerly."""
@@ -90,8 +92,14 @@ class Graphs:
 
     def run(self, batch: Batch, graph: BatchExecutionDescriptor) -> torch.Tensor:
         """Hidden states of the batch, and behind them those of the padding: good until the next run."""
-        # the metadata of this very step: FlashAttention keeps its schedule in a buffer of its own, which the graph reads
-        self.prepare(self._fill(batch, graph), False)
+        inputs = self._fill(batch, graph)
+        # the metadata of this very step: FlashAttention keeps its schedule in a buffer of its own, which the graph reads.
+        # A request that goes on in its block has the schedule that it had
+        bounds = (batch.query_starts, batch.ends, batch.block_table)
+        made_for = (graph, *(array.tobytes() for array in bounds))
+        if made_for != self.prepared:
+            self.prepare(inputs, False)
+            self.prepared = made_for
         self.manager.run_fullgraph(graph)
         assert self.hidden is not None
         return self.hidden[: graph.num_tokens]

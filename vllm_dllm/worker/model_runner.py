@@ -182,6 +182,7 @@ class DllmModelRunner:
         draws = Readout(temperature=1.0, top_p=0.9, margin=True, entropy=True, confidence64=True)
         readouts = [draws, Readout(margin=True, entropy=True)]
         self._read(rows, np.asarray([0, min(CHUNK, len(rows)), len(rows)]), readouts)
+        self._read(rows[:1], np.asarray([0, 1]), [Readout()])  # the kernel without float64
 
     warming_up_model = profile_run  # what vLLM's CPU worker calls it
 
@@ -355,6 +356,7 @@ class DllmModelRunner:
 
     def _attention_metadata(self, inputs: Inputs, for_capture: bool = False) -> dict[str, Any]:
         arrays = inputs.device
+        self.graphs.prepared = None  # whatever the backend keeps of the last step's is another's now
         return build_attn_metadata(
             attn_groups=self.attn_groups,
             num_reqs=inputs.shape.requests,

@@ -76,7 +76,7 @@ class Reader:
                     apply(logits, start, read_starts, early, self.tables)
                 self._read_piece(logits, start, groups, result, late)
         if not read_starts[-1]:
-            return Nothing()
+            return Nothing(0 if logits is None else logits.shape[-1])
         if result is not None:
             result.leave()
         return result
@@ -93,7 +93,8 @@ class Reader:
         stop_line = first_line + len(logits)
         packed = result.packed[:, first_line:stop_line]
         if self.kernel is not None:
-            self.kernel(logits, self.mask_id, packed)
+            doubles = None if result.doubles is None else result.doubles[first_line:stop_line]
+            self.kernel(logits, self.mask_id, packed, doubles)
         for start, stop, first, readout in groups:
             edit = late.get(first)
             if self.kernel is not None and edit is None and _greedy(readout):
@@ -127,7 +128,7 @@ class Reader:
         """Edit a chunk of a request's lines, those from its line `skip` on, and see which are broken then."""
         edit_lines(chunk, skip, edit, self.tables)
         if self.kernel is not None:
-            self.kernel(chunk, self.mask_id, packed)
+            self.kernel(chunk, self.mask_id, packed, None)
         else:
             self._find_best(chunk, packed)
 
@@ -171,8 +172,19 @@ class Reader:
 class Nothing:
     """What is read of no lines: those of a step whose passes only compute keys and values."""
 
+    def __init__(self, vocab_size: int):
+        self.vocab_size = vocab_size
+
     def observation(self) -> StepObservation:
-        return StepObservation(tokens=np.empty(0, np.int32), confidence=np.empty(0, np.float32))
+        none = np.empty(0, np.float32)
+        return StepObservation(
+            tokens=np.empty(0, np.int32),
+            confidence=none,
+            margin=none,
+            entropy=none,
+            confidence64=none.astype(np.float64),
+            vocab_size=self.vocab_size,
+        )
 
 
 class Reading:
@@ -240,7 +252,9 @@ class Reading:
         return found
 
 
-def _kernel(device: torch.device) -> Callable[[torch.Tensor, int, torch.Tensor], None] | None:
+def _kernel(
+    device: torch.device,
+) -> Callable[[torch.Tensor, int, torch.Tensor, torch.Tensor | None], None] | None:
     if device.type == "cpu" or not HAS_TRITON:
         return None
     from vllm_dllm.worker.readout_kernel import read_greedily
@@ -250,7 +264,7 @@ def _kernel(device: torch.device) -> Callable[[torch.Tensor, int, torch.Tensor],
 
 def _greedy(readout: Readout) -> bool:
     """Whether the kernel reads all that is wanted."""
-    return readout.temperature == 0 and not readout.confidence64 and readout.logprobs is None
+    return readout.temperature == 0 and readout.logprobs is None
 
 
 def _cuts(groups: list[Group], count: int, most: int = LINES) -> list[int]:

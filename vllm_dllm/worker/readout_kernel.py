@@ -22,11 +22,17 @@ def _largest(x):
 
 
 @triton.jit
-def _read_tiles(best, places, sums, logits, line_stride, vocab_size, TILE: tl.constexpr):
+def _apart(x, y):
+    """x - y in float64."""
+    return x.to(tl.float64) - y.to(tl.float64)
+
+
+@triton.jit
+def _read_tiles(best, places, sums, doubles, logits, line_stride, vocab_size, TILE: tl.constexpr, DOUBLE: tl.constexpr):
     """best, places [lines, tiles, 2]: a tile's two largest logits, and their tokens.
 
     sums [lines, tiles, 2]: those of exp(d) and d exp(d), d a logit's distance from the tile's largest. A NaN counts as
-    an infinity, so that it is the largest.
+    an infinity, so that it is the largest. doubles [lines, tiles]: the first sum in float64, if DOUBLE.
     """
     line, tile = tl.program_id(0), tl.program_id(1)
     place = tl.arange(0, TILE)
@@ -42,15 +48,25 @@ def _read_tiles(best, places, sums, logits, line_stride, vocab_size, TILE: tl.co
     tl.store(places + out, start + first_at)
     tl.store(places + out + 1, start + second_at)
     # exp(-200) is 0 in float32: the bound keeps -inf - -inf and 0 * inf out
-    distance = tl.maximum(x - tl.where(tl.abs(first) == float("inf"), 0.0, first), -200.0)
+    shift = tl.where(tl.abs(first) == float("inf"), 0.0, first)
+    distance = tl.maximum(x - shift, -200.0)
     e = tl.exp(distance)
     tl.store(sums + out, tl.sum(e, 0))
     tl.store(sums + out + 1, tl.sum(tl.where(e > 0, distance * e, 0.0), 0))
+    if DOUBLE:  # the difference of two float32 is exact in float64, but for what is far below the largest
+        exact = tl.maximum(_apart(x, shift), -200.0)
+        tl.store(doubles + out // 2, tl.sum(tl.exp(exact), 0))
 
 
 @triton.jit(do_not_specialize=["row"])
-def _put_together(packed, best, places, sums, row, tiles, vocab_size, MASK: tl.constexpr, TILES: tl.constexpr):
-    """packed [5, lines], rows `row` apart: token, confidence, margin, entropy, whether the line is broken."""
+def _put_together(
+    packed, confidences, best, places, sums, doubles, row, tiles, vocab_size,
+    MASK: tl.constexpr, TILES: tl.constexpr, DOUBLE: tl.constexpr,
+):  # fmt: skip
+    """packed [5, lines], rows `row` apart: token, confidence, margin, entropy, whether the line is broken.
+
+    confidences [lines]: the confidence in float64, if DOUBLE.
+    """
     line = tl.program_id(0)
     tile = tl.arange(0, TILES)
     there = tile < tiles
@@ -84,6 +100,12 @@ def _put_together(packed, best, places, sums, row, tiles, vocab_size, MASK: tl.c
     entropy = tl.where(broken, tl.log(vocab_size.to(tl.float32)), entropy)
     token = tl.where(broken, 1 if MASK == 0 else 0, token)
 
+    if DOUBLE:
+        scales = tl.where(there & (first > float("-inf")), tl.exp(tl.maximum(_apart(first, shift), -200.0)), 0.0)
+        exact = tl.sum(scales * tl.load(doubles + line * tiles + tile, mask=there, other=0.0), 0)
+        exact = tl.exp(tl.maximum(_apart(chosen, shift), -200.0)) / exact
+        tl.store(confidences + line, tl.where(broken, 1.0 / vocab_size.to(tl.float64), exact))
+
     packed += line
     tl.store(packed, token)
     tl.store(packed + row, confidence.to(tl.int32, bitcast=True))
@@ -92,10 +114,13 @@ def _put_together(packed, best, places, sums, row, tiles, vocab_size, MASK: tl.c
     tl.store(packed + 4 * row, broken.to(tl.int32))
 
 
-def read_greedily(logits: torch.Tensor, mask_id: int, packed: torch.Tensor) -> None:
-    """Fills `packed`, int32 [5, N], from logits [N, vocabulary] in any float dtype, which stay as they are.
+def read_greedily(
+    logits: torch.Tensor, mask_id: int, packed: torch.Tensor, confidences: torch.Tensor | None = None
+) -> None:
+    """Fills `packed`, int32 [5, N], from logits [N, vocabulary] in any float dtype, which stay as they are; and
+    `confidences`, float64 [N], if given.
 
-    `readout.py` says what is in it (`_Result`), and reads the same, but for the entropy: it has none of the 1e-10
+    `readout.py` says what is in it (`Reading`), and reads the same, but for the entropy: it has none of the 1e-10
     beside each probability there, which makes it up to 1e-10 nats times the vocabulary larger.
     """
     lines, vocab_size = logits.shape
@@ -105,8 +130,12 @@ def read_greedily(logits: torch.Tensor, mask_id: int, packed: torch.Tensor) -> N
     tiles = triton.cdiv(vocab_size, TILE)
     best, sums = logits.new_empty((2, lines, tiles, 2), dtype=torch.float32)
     places = logits.new_empty((lines, tiles, 2), dtype=torch.int32)
-    _read_tiles[(lines, tiles)](best, places, sums, logits, logits.stride(0), vocab_size, TILE=TILE, num_warps=8)
+    double = confidences is not None
+    doubles = logits.new_empty((lines, tiles), dtype=torch.float64) if double else sums
+    _read_tiles[(lines, tiles)](
+        best, places, sums, doubles, logits, logits.stride(0), vocab_size, TILE=TILE, DOUBLE=double, num_warps=8
+    )
     _put_together[(lines,)](
-        packed, best, places, sums, packed.stride(0), tiles, vocab_size,
-        MASK=mask_id, TILES=triton.next_power_of_2(tiles), num_warps=1,
+        packed, confidences if double else sums, best, places, sums, doubles, packed.stride(0), tiles, vocab_size,
+        MASK=mask_id, TILES=triton.next_power_of_2(tiles), DOUBLE=double, num_warps=1,
     )  # fmt: skip
