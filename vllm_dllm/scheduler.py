@@ -36,7 +36,7 @@ from vllm_dllm.scoring import Scoring
 from vllm_dllm.settings import Settings
 from vllm_dllm.trace import Trace
 from vllm_dllm.vllm_messages import DllmModelRunnerOutput, DllmSchedulerOutput, logprobs_lists
-from vllm_dllm.watch.address import address
+from vllm_dllm.watch.address import place
 from vllm_dllm.watch.feed import Feed
 
 
@@ -67,7 +67,7 @@ class DllmScheduler(Scheduler):
         self.steps: dict[int, list[tuple[str, Running, Pass]]] = {}  # the steps in flight, by number
         trace = self.settings.value(TRACE)
         self.trace = None if trace is None else Trace(trace)
-        self.feed = Feed(address(self.vllm_config)) if self.settings.value(WATCH) else None
+        self.feed = Feed(*place(self.vllm_config)) if self.settings.value(WATCH) else None
         self.counts = StepCounts()
         self.formats = LoadedFormats()
         self.seconds: dict[str, Request] = {}  # what holds the pages of a guided request's second canvas, by its id
@@ -301,8 +301,8 @@ class DllmScheduler(Scheduler):
         add_failed(outputs, failed)
         add_scored(outputs, ended)
         attach(outputs, records)
-        if self.feed is not None and self.feed.wants_overview(bool(self.active)):
-            self.feed.overview(((i, running.decoding) for i, running in self.active.items()), len(self.waiting))
+        if self.feed is not None:
+            self.feed.tell(self.active, len(self.waiting))
         return outputs
 
     def _recorded(self, output: DllmModelRunnerOutput, broken: Collection[str]) -> Iterator[tuple[str, Decoding]]:

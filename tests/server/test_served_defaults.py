@@ -1,4 +1,4 @@
-"""A checkpoint whose own defaults cannot all be honoured is served, over HTTP and offline."""
+"""A checkpoint whose own defaults cannot all be honoured is served, over HTTP (behind an API key) and offline."""
 
 import json
 import shutil
@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import httpx
 import pytest
 from common import CHECKPOINTS, Engine
 from served import GEN_LENGTH, MESSAGES, Server, text_prompt
 from server_process import start, stop, wait_until_healthy
 
+KEY = "none"  # which the clients of these tests send, and other servers do not look at
 SEVEN = 31  # the token "7", here one that ends a response
 # as Qwen2.5 models ship it, and more
 GENERATION = {
@@ -56,7 +58,7 @@ def test_offline(checkpoint):
 
 @pytest.fixture(scope="module")
 def server(checkpoint) -> Iterator[Server]:
-    server = start(checkpoint.parent, str(checkpoint))
+    server = start(checkpoint.parent, str(checkpoint), api_key=KEY, dllm_watch="true")
     try:
         wait_until_healthy(server)
         yield server
@@ -91,3 +93,21 @@ def test_the_log_says_what_was_set_aside(server, checkpoint):
     for item in SET_ASIDE:
         assert f"{checkpoint}/generation_config.json: {item} is set aside: " in log
     assert log.count(" is set aside: ") == len(SET_ASIDE)
+
+
+def test_the_live_page_asks_for_the_servers_key(server, browser):
+    context = browser.new_context()
+    context.set_default_timeout(60_000)
+    page = context.new_page()
+    page.goto(server.url + "/dllm")
+    for key in ("wrong", KEY):
+        page.wait_for_selector("#key[open]")
+        page.fill("#token", key)
+        page.click("text=Go on")
+    page.wait_for_function("document.querySelector('#state').textContent == 'watching'")
+    page.fill("#prompt", "7 7 7")
+    page.click("text=Run")
+    page.wait_for_selector("article.ended")
+    context.close()
+    for path in ("", "/settings", "/trace?id=x"):
+        assert httpx.get(f"{server.url}/v1/dllm/watch{path}", timeout=30).status_code == 401

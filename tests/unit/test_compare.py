@@ -2,11 +2,15 @@
 
 import json
 import math
+import signal
 import sys
 
 import pytest
+import zmq
+from vllm.utils.network_utils import get_open_zmq_inproc_path, zmq_socket_ctx
 
 from vllm_dllm.compare.answers import Answer, Run, computed_tokens
+from vllm_dllm.compare.command import Interrupted, hear_ctrl_c
 from vllm_dllm.compare.grader import GraderError, by_command, by_regex
 from vllm_dllm.compare.measured import Measured, plan
 from vllm_dllm.compare.prompts import PromptError, read_prompts
@@ -275,3 +279,18 @@ def test_where_answers_are_graded_the_grade_decides(tmp_path):
 def test_computed_tokens_of_a_pass_that_widens_are_a_mean_over_the_layers():
     assert computed_tokens({"query_tokens": [50, 8]}) == 58
     assert computed_tokens({"query_tokens": [50, 8], "layer_tokens": [[50, 50], [8, 50]]}) == 79
+
+
+# ---- interrupted ----
+
+
+def test_ctrl_c_is_heard_while_an_engine_starts():
+    """vLLM starts one inside this context manager, which swallows a KeyboardInterrupt."""
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    try:
+        hear_ctrl_c()
+        with pytest.raises(Interrupted), zmq_socket_ctx(get_open_zmq_inproc_path(), zmq.ROUTER, bind=True):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before[0])
+        signal.signal(signal.SIGTERM, before[1])

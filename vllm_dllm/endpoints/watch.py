@@ -20,7 +20,7 @@ from vllm_dllm.options import Option
 from vllm_dllm.unmasking.registry import RULES
 from vllm_dllm.watch import viewer
 from vllm_dllm.watch.address import addresses
-from vllm_dllm.watch.topics import FIRST, OVERVIEW, REQUEST
+from vllm_dllm.watch.topics import FIRST, REQUEST
 
 PAGE = Path(watch.__file__).parent / "page"
 FOLLOWED = 8  # requests that one viewer may follow
@@ -93,7 +93,7 @@ async def events(
 ) -> StreamingResponse:
     """Lines of JSON until the viewer leaves: all running requests now and then; with `first` the canvases of the first
     few; the canvases of those whose id begins with one of `follow`."""
-    topics = [OVERVIEW, *([FIRST] if first else []), *(REQUEST + name for name in follow)]
+    topics = [*([FIRST] if first else []), *(REQUEST + name for name in follow)]
     lines = viewer.watch(addresses(request.app.state.vllm_config), topics, _text(request))
     return StreamingResponse(lines, media_type="application/x-ndjson", headers={"Cache-Control": "no-store"})
 

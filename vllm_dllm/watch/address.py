@@ -13,9 +13,10 @@ def choose() -> None:
     os.environ.setdefault(ADDRESS, get_open_zmq_ipc_path())
 
 
-def address(config: VllmConfig) -> str:
-    """That of this engine core."""
-    return _of_rank(config.parallel_config.data_parallel_rank_local or 0)
+def place(config: VllmConfig) -> tuple[str, int]:
+    """That of this engine core, and its number among the machine's."""
+    rank = config.parallel_config.data_parallel_rank_local or 0
+    return _of_rank(rank), rank
 
 
 def addresses(config: VllmConfig) -> list[str]:

@@ -1,5 +1,5 @@
-"""What can be looked at: the names under which events travel."""
+"""What a viewer subscribes to."""
 
-OVERVIEW = "overview"  # all running requests, a line each
+EVENTS = "events"  # what every message begins with: each viewer does
 FIRST = "first"  # whole canvases of a few requests, as they come
 REQUEST = "request "  # and the beginning of a request's id: its canvas

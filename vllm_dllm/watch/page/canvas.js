@@ -46,14 +46,37 @@ export class Canvas {
     this.draw();
   }
 
+  /** Nothing more is told of it. */
+  leave() {
+    if (!this.whole || this.ended) return;
+    this.ended = "not followed";
+    this.draw();
+  }
+
+  rename(id) {
+    this.id = id;
+    this.card.setAttribute("aria-label", `canvas of ${id}`);
+    this.card.querySelector(".id").textContent = id;
+  }
+
   begin(event) {
-    if (this.whole) return; // another viewer began to look
+    this.ended = null;
+    if (this.whole) return this.catchUp(event);
     this.whole = event;
     this.given = spread(event.given, event.tokens.length);
     this.frames = [{...event, computed: [], unmasked: [], put: [], refreshed: {}}];
     this.cells.replaceChildren(...event.tokens.map((_, i) => element("span", "cell", i < event.prompt_len ? "" : " ")));
     for (let i = 0; i < event.tokens.length; i++) this.cells.children[i].title = `position ${i}`;
     this.strip.replaceChildren(...[...event.pages].map((_, i) => element("span", "page", String(i))));
+  }
+
+  /** The stream began anew: what the passes did that were not seen is one frame. */
+  catchUp(event) {
+    const {passes} = this.frames[this.last];
+    if (passes === event.passes) return; // there were none
+    const unmasked = [...event.tokens.keys()].filter((i) => event.unmasked_in[i] >= passes);
+    const put = unmasked.map((i) => event.tokens[i]);
+    this.frames.push({...event, existed: 0, computed: [], refreshed: {}, unmasked, put});
   }
 
   /** A finished request as the trace file has it: what was unmasked when, without what was computed. */
@@ -77,10 +100,9 @@ export class Canvas {
   build() {
     this.card = element("article", "");
     this.card.tabIndex = 0;
-    this.card.setAttribute("aria-label", `canvas of ${this.id}`);
     const title = element("h3", "");
     this.name = element("span", "", "");
-    title.append(this.name, element("span", "id", this.id));
+    title.append(this.name, element("span", "id"));
     this.numbers = element("p", "numbers");
     this.cells = element("div", "cells");
     this.cells.tabIndex = -1;
@@ -103,6 +125,7 @@ export class Canvas {
     this.controls.append(this.hold, back, this.slider, on, again);
     this.card.append(title, this.numbers, this.cells, this.strip, this.why, this.controls, this.answer);
     this.card.onkeydown = (event) => this.key(event);
+    this.rename(this.id);
   }
 
   key(event) {
@@ -166,7 +189,7 @@ export class Canvas {
     this.name.textContent = [whole.cache, whole.rule].filter(Boolean).join(", ");
     this.numbers.replaceChildren(...[
       `pass ${frame.passes}`,
-      passes ? `${(100 * computed / all).toFixed(0)} % computed` : "",
+      all ? `${(100 * computed / all).toFixed(0)} % computed` : "",
       passes ? `${(unmasked / passes).toFixed(1)} tokens a pass` : "",
       this.ended && at === this.last ? this.ended : this.at === null ? "" : "held",
     ].filter(Boolean).map((text) => element("span", "", text)));

@@ -3,9 +3,11 @@
 import {Canvas, shown} from "./canvas.js";
 
 const KEPT = 12; // canvases on the page
+const LISTED = 200; // requests in the list
 const $ = (id) => document.getElementById(id);
 const texts = new Map();
-const canvases = new Map();
+const canvases = new Map(); // by request
+const rows = new Map(); // of the list, by request
 let settings, followed = [], reading, runs = 0;
 
 // ---- the server ----
@@ -66,7 +68,7 @@ function take(event, ready) {
 // ---- canvases ----
 
 function canvas(id) {
-  let found = canvases.get(id);
+  let found = canvases.get(id) ?? adopted(id);
   if (found) return found;
   for (const [old, other] of canvases) {
     if (canvases.size < KEPT) break;
@@ -83,18 +85,42 @@ function canvas(id) {
   return found;
 }
 
+/** The canvas of an answer that came before its first event did, which has the whole id. */
+function adopted(id) {
+  const early = [...canvases.values()].find((other) => !other.whole && id.startsWith(other.id));
+  if (!early) return undefined;
+  canvases.delete(early.id);
+  canvases.set(id, early);
+  early.rename(id);
+  return early;
+}
+
+/** All running requests. A row stays the same element while its request runs, so that its button can be pressed. */
 function overview({running, waiting}) {
-  $("count").textContent = `${running.length}${waiting ? `, ${waiting} waiting` : ""}`;
-  const rows = running.slice(0, 200).map(([id, cache, passes, final, length]) => {
-    const row = document.createElement("tr");
-    for (const text of [id, cache, passes, `${final} of ${length}`]) row.insertCell().textContent = text;
-    const show = document.createElement("button");
-    show.textContent = "show";
-    show.onclick = () => follow(id);
-    row.insertCell().append(show);
-    return row;
-  });
-  $("running").tBodies[0].replaceChildren(...rows);
+  const more = running.length > LISTED ? `, the first ${LISTED} of them here` : "";
+  $("count").textContent = `${running.length}${waiting ? `, ${waiting} waiting` : ""}${more}`;
+  const ids = new Set(running.map(([id]) => id));
+  for (const [id, row] of rows) {
+    if (ids.has(id)) continue;
+    row.remove();
+    rows.delete(id);
+  }
+  for (const [id, cache, passes, final, length] of running.slice(0, LISTED)) {
+    const {cells} = rows.get(id) ?? listed(id, cache);
+    cells[2].textContent = passes;
+    cells[3].textContent = `${final} of ${length}`;
+  }
+  for (const [id, found] of canvases) if (!ids.has(id)) found.leave();
+}
+
+function listed(id, cache) {
+  const row = $("running").tBodies[0].insertRow(), show = document.createElement("button");
+  rows.set(id, row);
+  for (const text of [id, cache, "", ""]) row.insertCell().textContent = text;
+  show.textContent = "show";
+  show.onclick = () => follow(id);
+  row.insertCell().append(show);
+  return row;
 }
 
 function follow(id) {
