@@ -10,9 +10,12 @@ def main() -> None:
             print(usage)
             return
         sys.exit(f"{usage}\n\nerror: {' '.join(sys.argv[1:2]) or 'nothing'} is no command of vllm-dllm")
-    from vllm_dllm.compare.command import main as compare  # imports vLLM
+    try:
+        from vllm_dllm.compare.command import main as compare  # imports vLLM, which takes a while
 
-    compare(sys.argv[2:])
+        compare(sys.argv[2:])
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -130,7 +130,7 @@ def test_events_without_a_browser(server, client):
             asked = pool.submit(client.chat.completions.create, model=server.model, messages=MESSAGES)
             events = []
             for event in lines:
-                if event["id"]:
+                if "id" in event:
                     events.append(event)
                 if "ended" in event:
                     break

@@ -30,6 +30,7 @@ from vllm_dllm.models import family_of
 from vllm_dllm.options import SettingError
 from vllm_dllm.settings import ModelTraits, given
 
+INTERRUPTED = 128 + signal.SIGINT  # the exit status, as a shell has it
 IN_FLIGHT, TOKENS_A_STEP = 16, 16384  # of the engine, unless vLLM's own flags say otherwise
 WARM_UP = 3.0  # seconds a policy: on a CPU every number of rows that is new costs the making of a kernel
 RANDOM = {"prompts": 64, "prompt": 256, "tokens": 4}  # with --random-weights: how many, how long, unmasked a pass
@@ -90,12 +91,24 @@ def arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 def main(argv: Sequence[str]) -> None:
     args, rest = arguments(argv)
     load_general_plugins()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     with tempfile.TemporaryDirectory() as folder:
         try:
             Comparison(args, rest, Path(folder)).run()
         except (SettingError, PromptError, GraderError, OSError, ValueError) as e:
             sys.exit(f"error: {e}")
+        except Interrupted:
+            sys.exit(INTERRUPTED)
+
+
+class Interrupted(BaseException):
+    """Ctrl-C. Not Python's KeyboardInterrupt, which vLLM swallows while an engine starts: then it waits for that for ten
+    minutes, and the same Ctrl-C has ended it."""
+
+
+def _interrupt(*_: Any) -> None:
+    raise Interrupted
 
 
 class Comparison:
@@ -168,12 +181,12 @@ class Comparison:
             first = next(work, None)
             if first is not None:
                 self._measure(first, work)
-        except KeyboardInterrupt:
+        except Interrupted:
             interrupted = True
             print("\ninterrupted: this is what there is", flush=True)
         self._report()
         if interrupted:
-            sys.exit(128 + signal.SIGINT)
+            sys.exit(INTERRUPTED)
 
     def _seconds_left(self) -> Iterator[float]:
         self.until = math.inf
