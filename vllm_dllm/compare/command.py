@@ -91,8 +91,7 @@ def arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 def main(argv: Sequence[str]) -> None:
     args, rest = arguments(argv)
     load_general_plugins()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+    hear_ctrl_c()
     with tempfile.TemporaryDirectory() as folder:
         try:
             Comparison(args, rest, Path(folder)).run()
@@ -104,11 +103,17 @@ def main(argv: Sequence[str]) -> None:
 
 class Interrupted(BaseException):
     """Ctrl-C. Not Python's KeyboardInterrupt, which vLLM swallows while an engine starts: then it waits for that for ten
-    minutes, and the same Ctrl-C has ended it."""
+    minutes, though the same Ctrl-C has ended it."""
 
 
-def _interrupt(*_: Any) -> None:
-    raise Interrupted
+def hear_ctrl_c() -> None:
+    """From now on it raises Interrupted, and so does SIGTERM."""
+
+    def interrupt(*_: Any) -> None:
+        raise Interrupted
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
 
 
 class Comparison:
