@@ -7,6 +7,7 @@ from vllm.v1.worker.gpu.cudagraph_utils import CudaGraphManager
 
 from vllm_dllm.engine_config import graph_sizes
 from vllm_dllm.worker.graphs import Graphs
+from vllm_dllm.worker.looks import Queries
 from vllm_dllm.worker.model_runner import DllmModelRunner
 
 
@@ -46,14 +47,21 @@ class WithGraphs:
                 inputs.device = inputs.device._replace(**{frozen: getattr(inputs.device, frozen).clone()})
             return runner._prepare(inputs, for_capture)
 
-        self._replace(StandIn, CUDAGraphMode.FULL_DECODE_ONLY if uniform else CUDAGraphMode.FULL, prepare, uniform or 1)
+        mode = CUDAGraphMode.FULL_DECODE_ONLY if uniform else CUDAGraphMode.FULL
+        self._replace(StandIn, mode, prepare, uniform or 1)
+        runner.queries = Queries(runner.model)
+        manager = StandIn(runner.vllm_config, runner.device, mode, decode_query_len=uniform or 1)
+        runner.looked = Graphs(manager, runner.buffers, runner.graphs.pages, runner._prepare_looked)
         with torch.inference_mode():
             runner.graphs.capture()
+            runner.looked.capture()
 
-    def use_no_graphs(self) -> int:
-        """How many passes were replayed."""
-        replays = self.model_runner.cudagraph_manager.replays
-        self._replace(CudaGraphManager, CUDAGraphMode.NONE, self.model_runner._prepare)
+    def use_no_graphs(self) -> tuple[int, int]:
+        """How many passes were replayed, and how many that a probe looked into."""
+        runner = self.model_runner
+        replays = runner.cudagraph_manager.replays, runner.looked.manager.replays
+        self._replace(CudaGraphManager, CUDAGraphMode.NONE, runner._prepare)
+        runner.looked = None
         return replays
 
     def _replace(self, manager, mode, prepare, queries: int = 1) -> None:
@@ -69,13 +77,12 @@ def keep_schedules(runner: DllmModelRunner) -> None:
 
     def build_for_capture(common):
         metadata = build(builder, 0, common)
-        captured[len(metadata.seq_lens), metadata.num_actual_tokens] = metadata
+        captured.setdefault((len(metadata.seq_lens), metadata.num_actual_tokens), []).append(metadata)
         return metadata
 
     def build_step(*arguments, **named):
         metadata = build(builder, *arguments, **named)
-        graph = captured.get((len(metadata.seq_lens), metadata.num_actual_tokens))
-        if graph is not None:
+        for graph in captured.get((len(metadata.seq_lens), metadata.num_actual_tokens), []):
             graph.scheduler_metadata = metadata.scheduler_metadata
         return metadata
 

@@ -14,7 +14,8 @@ from vllm.utils.cpu_resource_utils import get_visible_memory_node
 
 from vllm_dllm.attention import choice as attention
 from vllm_dllm.caching.pages import PAGE_SIZE
-from vllm_dllm.catalogue import BLOCK_LENGTH, GEN_LENGTH, HIDDEN_CACHE, OVERLAP, WATCH
+from vllm_dllm.caching.registry import POLICIES
+from vllm_dllm.catalogue import BLOCK_LENGTH, CACHE, GEN_LENGTH, HIDDEN_CACHE, OVERLAP, WATCH
 from vllm_dllm.machine import check_machine
 from vllm_dllm.models import cpu_norms, family_of
 from vllm_dllm.models.checks import check as check_checkpoint
@@ -23,7 +24,7 @@ from vllm_dllm.models.generation import defaults as checkpoint_defaults
 from vllm_dllm.options import SettingError
 from vllm_dllm.patches import owner
 from vllm_dllm.settings import ModelTraits, ServerSettings, given
-from vllm_dllm.vllm_messages import BLOCK
+from vllm_dllm.vllm_messages import BLOCK, PROBE
 from vllm_dllm.vllm_version import note_vllm
 from vllm_dllm.watch import address
 
@@ -76,7 +77,12 @@ class DllmConfig(VerifyAndUpdateConfig):
         set_executor(vllm_config)
         set_defaults(vllm_config, settings)
         # for the worker, which does not know what a policy needs
-        for_worker = {HIDDEN_CACHE.key: settings.hidden_cache, BLOCK: settings.value(BLOCK_LENGTH)}
+        probe = POLICIES[settings.value(CACHE)].probe_class
+        for_worker = {
+            HIDDEN_CACHE.key: settings.hidden_cache,
+            BLOCK: settings.value(BLOCK_LENGTH),
+            PROBE: probe and probe.worker,
+        }
         vllm_config.additional_config = vllm_config.additional_config | for_worker
         if settings.value(WATCH):
             address.choose()

@@ -13,6 +13,8 @@ from vllm_dllm.messages import Batch, StepObservation
 HIDDEN_CACHE = "dllm_hidden_cache"
 # likewise: how many positions a block has, which most partial passes compute of each request
 BLOCK = "vllm_dllm_block_length"
+# likewise: the worker's half of the probe of the server's policy, which most passes are looked into by; None if there is none
+PROBE = "vllm_dllm_probe"
 # among the tasks that the worker supports, which vLLM hands to whoever admits requests: policies that look into the
 # attention, for its backend's keys can be read
 LOOKS = "dllm_looks"

@@ -10,6 +10,8 @@ from vllm_dllm.probes.worker import WorkerProbe
 class AttendedWorker(WorkerProbe):
     """For all requests of a step that ask."""
 
+    at_the_end = True  # so a pass may be replayed as a CUDA graph, and is looked at when it is done
+
     def __init__(self, forward, batch, asks):
         self.rows = {i: ask.window + ask.row_shift for i, ask in asks.items()}
         super().__init__(forward, batch, asks)

@@ -17,7 +17,6 @@ from vllm.v1.worker.gpu.cudagraph_utils import CudaGraphManager
 
 from vllm_dllm import engine_config
 from vllm_dllm.messages import Batch, Readout
-from vllm_dllm.probes.rollout import Rollout
 from vllm_dllm.worker.buffers import Shape, StepBuffers
 from vllm_dllm.worker.graphs import Graphs, graph_mode
 
@@ -153,9 +152,7 @@ def test_every_step_that_there_can_be_has_the_smallest_graph_that_holds_it_or_no
     for tokens in range(1, TOKENS + 1):
         for requests in range(1, min(tokens, REQUESTS) + 1):
             starts = np.arange(requests + 1) * tokens // requests
-            step = SimpleNamespace(
-                positions=range(tokens), ends=range(requests), query_starts=starts, probes={}, placed=[]
-            )
+            step = SimpleNamespace(positions=range(tokens), ends=range(requests), query_starts=starts, placed=[])
             graph = graphs.choose(step)
             if tokens > 100:
                 assert graph is None
@@ -163,7 +160,6 @@ def test_every_step_that_there_can_be_has_the_smallest_graph_that_holds_it_or_no
                 shape = graphs.shape(graph)
                 assert shape.tokens == min(size for size in sizes if size >= tokens)
                 assert shape.requests >= requests and shape.pages == PAGES
-            assert graphs.choose(SimpleNamespace(**vars(step) | {"probes": {"rollout": {0: Rollout()}}})) is None
             assert graphs.choose(SimpleNamespace(**vars(step) | {"placed": ["an image"]})) is None
 
 

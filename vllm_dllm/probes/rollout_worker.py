@@ -18,6 +18,8 @@ from vllm_dllm.probes.worker import WorkerProbe
 class RolloutWorker(WorkerProbe):
     """Keeps what is needed for the rollouts of one step's requests, and computes their column sums."""
 
+    at_the_end = True
+
     def __init__(self, forward, batch, asks):
         self.positions = {i: batch.queries_of(i) for i in asks}
         self.query_set = forward.attention_queries(batch, self.positions)
@@ -25,10 +27,13 @@ class RolloutWorker(WorkerProbe):
         super().__init__(forward, batch, asks)
 
     def place(self, batch):
-        self.query_places = self.forward.places(batch, self.positions)
+        every = sum(map(len, self.positions.values())) == len(batch.positions)
+        self.query_places = None if every else self.forward.places(batch, self.positions)
 
     def after(self, number, queries):
-        self.layers.append((queries.index_select(0, self.query_places), *self.forward.keys(number)))
+        if self.query_places is not None:
+            queries = queries.index_select(0, self.query_places)
+        self.layers.append((queries, *self.forward.keys(number)))
         return ()
 
     def signals(self):

@@ -2,9 +2,9 @@
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -54,6 +54,10 @@ class WorkerProbe(ABC):
     them (attention_maps/statistics.py).
     """
 
+    # all that `after` looks at is there still when the pass is done: the queries, the keys in the pages. Then it may be
+    # called for all layers at the end, as it is where the pass is replayed; there is no `before`, and none is widened
+    at_the_end: ClassVar[bool] = False
+
     def __init__(self, forward: Layers, batch: Batch, asks: Mapping[int, Any]):
         """`asks`: the probes, by the request's place in the batch."""
         self.forward = forward
@@ -78,7 +82,12 @@ class WorkerProbe(ABC):
         """When the pass is done: what was measured, by the request's place in the batch and the signal's name."""
 
 
-def worker_half(probe: Probe) -> type[WorkerProbe]:
-    """The class that measures what `probe` asks."""
-    module, _, name = probe.worker.partition(":")
-    return getattr(importlib.import_module(module), name)
+def worker_half(name: str) -> type[WorkerProbe]:
+    """The class that measures what a probe asks, by the probe's `worker`."""
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def at_the_end(asked: Iterable[Mapping[int, Probe]]) -> bool:
+    """Whether that holds of all probes of a batch."""
+    return all(worker_half(next(iter(asks.values())).worker).at_the_end for asks in asked)

@@ -54,13 +54,11 @@ class LayerwiseForward:
         """Hidden states [T'] after the last norm, the places of the read positions in them, what the probes measured,
         and how many positions each layer computed of requests whose pass could be widened."""
         read = _read_positions(batch)
-        probes: list[WorkerProbe] = []
         kept = sorted(i for asks in batch.probes.values() for i, ask in asks.items() if ask.needs_hidden)
         layer_tokens: dict[int, list[int]] = {
             i: [] for asks in batch.probes.values() for i, ask in asks.items() if ask.widens
         }
-        for asks in batch.probes.values():
-            probes.append(worker_half(next(iter(asks.values())))(self, batch, asks))
+        probes = self._probes(batch)
         hidden = self.images.inputs(self.tensor(batch.token_ids), batch.placed)
         now, positions, cached = batch, self.tensor(batch.positions), self._cached(batch, kept)
         with ExitStack() as context:
@@ -82,11 +80,19 @@ class LayerwiseForward:
                     context.enter_context(self.forward_context(now))
                     for probe in probes:
                         probe.place(now)
-        signals: dict[int, dict[str, Any]] = {}
-        for probe in probes:
-            for i, found in probe.signals().items():
-                signals.setdefault(i, {}).update(found)
-        return self.model.model.norm(hidden), _places(now, read), signals, layer_tokens
+        return self.model.model.norm(hidden), _places(now, read), _signals(probes), layer_tokens
+
+    def look(self, batch: Batch, queries: torch.Tensor) -> dict[int, dict[str, Any]]:
+        """What the probes measure of a pass that is done, whose attention had `queries` [layers, T, heads, head size]: they
+        are all `at_the_end`."""
+        probes = self._probes(batch)
+        for number in range(len(self.layers)):
+            for probe in probes:
+                probe.after(number, queries[number])
+        return _signals(probes)
+
+    def _probes(self, batch: Batch) -> list[WorkerProbe]:
+        return [worker_half(next(iter(asks.values())).worker)(self, batch, asks) for asks in batch.probes.values()]
 
     def warm_up(self) -> None:
         """Has every kernel compiled that a probe's request would have to wait for. Nothing is written into pages."""
@@ -157,6 +163,14 @@ class LayerwiseForward:
     def tensor(self, array: np.ndarray) -> torch.Tensor:
         """int64, on the device."""
         return async_tensor_h2d(array.astype(np.int64), self.device)
+
+
+def _signals(probes: list[WorkerProbe]) -> dict[int, dict[str, Any]]:
+    signals: dict[int, dict[str, Any]] = {}
+    for probe in probes:
+        for i, found in probe.signals().items():
+            signals.setdefault(i, {}).update(found)
+    return signals
 
 
 def _run(layer: nn.Module, positions: torch.Tensor, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

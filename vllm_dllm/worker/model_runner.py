@@ -31,11 +31,13 @@ from vllm.v1.worker.workspace import lock_workspace
 
 from vllm_dllm.messages import Batch, Edits, Guidance, Placed, Readout
 from vllm_dllm.models import family_of
-from vllm_dllm.vllm_messages import BLOCK, HIDDEN_CACHE, LOOKS, DllmModelRunnerOutput, DllmSchedulerOutput
+from vllm_dllm.probes.worker import at_the_end, worker_half
+from vllm_dllm.vllm_messages import BLOCK, HIDDEN_CACHE, LOOKS, PROBE, DllmModelRunnerOutput, DllmSchedulerOutput
 from vllm_dllm.worker.buffers import Inputs, Shape, StepBuffers
 from vllm_dllm.worker.graphs import Forward, Graphs, give_up, graph_mode
 from vllm_dllm.worker.images import ImageEmbeddings
 from vllm_dllm.worker.layerwise import LayerwiseForward
+from vllm_dllm.worker.looks import Queries
 from vllm_dllm.worker.readout import CHUNK, LINES, Nothing, Reader, Reading
 
 logger = init_logger(f"vllm.{__name__}")
@@ -134,6 +136,12 @@ class DllmModelRunner:
         block = config.additional_config.get(BLOCK, 1)
         self.cudagraph_manager = CudaGraphManager(config, self.device, mode, decode_query_len=block)
         self.graphs = Graphs(self.cudagraph_manager, self.buffers, pages, self._prepare)
+        self.looked: Graphs | None = None  # of passes that a probe looks into
+        probe = config.additional_config.get(PROBE)
+        if probe is not None and worker_half(probe).at_the_end and not is_profiling:
+            self.queries = Queries(self.model)
+            manager = CudaGraphManager(config, self.device, mode, decode_query_len=block)
+            self.looked = Graphs(manager, self.buffers, pages, self._prepare_looked)
         self.hidden_cache = None
         with kv_cache_allocation_context or nullcontext():  # what sleep mode gives back
             if self._keeps_hidden and not is_profiling:
@@ -216,9 +224,13 @@ class DllmModelRunner:
         """Captures the CUDA graphs, if there are to be any; bytes that they take."""
         try:
             taken = self.graphs.capture_measured(quiet=profile_only)
+            if self.looked is not None:
+                taken += self.looked.capture_measured(quiet=profile_only)
         except Exception as why:
             give_up(self.vllm_config, why)
-            self.graphs.release()
+            for graphs in (self.graphs, self.looked):
+                if graphs is not None:
+                    graphs.release()
             return 0
         if taken and not profile_only:
             lock_workspace()  # which the graphs have the address of
@@ -295,11 +307,16 @@ class DllmModelRunner:
                 cache[pages] = 0
         self.images.update(batch)
         places, signals, layer_tokens = batch.places, {}, {}
-        if batch.probes:
+        graphs = self.graphs if not batch.probes else self.looked if at_the_end(batch.probes.values()) else None
+        graph = None if graphs is None else graphs.choose(batch)
+        if graphs is not None and graph is not None:
+            hidden = graphs.run(batch, graph)
+            if batch.probes:
+                signals = self.layerwise.look(batch, self.queries.of(len(batch.positions)))
+        elif batch.probes:
             hidden, places, signals, layer_tokens = self.layerwise(batch)
         else:
-            graph = self.graphs.choose(batch)
-            hidden = self._eager(batch) if graph is None else self.graphs.run(batch, graph)
+            hidden = self._eager(batch)
         self._update_tables(batch)
         if len(places) < len(hidden):  # they are ascending: else it is all of them
             hidden = hidden.index_select(0, self._to_device(places))
@@ -341,6 +358,10 @@ class DllmModelRunner:
 
         return forward
 
+    def _prepare_looked(self, inputs: Inputs, for_capture: bool = False) -> Forward:
+        """The same, with every layer's queries written down."""
+        return self.queries.written_by(self._prepare(inputs, for_capture))
+
     def _forward_context(self, batch: Batch) -> AbstractContextManager:
         """vLLM's context for a forward at the batch's query positions."""
         inputs = self.buffers.fill(batch)
@@ -356,7 +377,9 @@ class DllmModelRunner:
 
     def _attention_metadata(self, inputs: Inputs, for_capture: bool = False) -> dict[str, Any]:
         arrays = inputs.device
-        self.graphs.prepared = None  # whatever the backend keeps of the last step's is another's now
+        for graphs in (self.graphs, self.looked):  # whatever the backend keeps of the last step's is another's now
+            if graphs is not None:
+                graphs.prepared = None
         return build_attn_metadata(
             attn_groups=self.attn_groups,
             num_reqs=inputs.shape.requests,
