@@ -143,12 +143,14 @@ class Decoding:
             self.second.mark(self.canvas, self.policy.coming)
         return self.replan()
 
-    def replan(self, refresh: bool = True) -> Pass:
-        """The planned pass as it is now, after pages were marked; without `refresh` stale pages wait."""
+    def replan(self, refresh: bool = True, end: int | None = None) -> Pass:
+        """The planned pass as it is now, after pages were marked; without `refresh` stale pages wait. `end`: it goes no
+        further than that."""
         canvas, policy, pages = self.canvas, self.policy, self.pages
         if policy.commits:
             canvas.settle(pages.computed_to)
             pages.grow(canvas.end)
+        canvas.end = canvas.end if end is None else end
         queries = pages.queries(policy.positions(canvas), refresh, canvas.end)
         reads = policy.reads(canvas)
         return Pass(
@@ -177,6 +179,14 @@ class Decoding:
             return None
         self.postponed += 1
         return self.replan(refresh=False)
+
+    def shorten(self, planned: Pass, most: int) -> Pass | None:
+        """The first blocks of a `planned` pass that only commits some, at most so many positions; None if there is none."""
+        if not self.policy.commits or len(planned.reads):
+            return None
+        chunk = self.settings.shortest_chunk(self.pages.page_size)
+        end = (self.pages.computed_to + most) // chunk * chunk
+        return self.replan(end=end) if end > self.pages.computed_to else None
 
     def refresh(self) -> None:
         """Have the pass after the one under way recompute the whole canvas."""

@@ -1,6 +1,7 @@
 """A request's `dllm_*` settings over the server's: checked against each other, and complete."""
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -116,6 +117,10 @@ class Settings:
         """Of a canvas without given text behind the response: whole blocks, where they are counted from its start."""
         length = prompt_len + gen_length
         return length if self.causal_block is None else whole_blocks(length, self.causal_block)
+
+    def shortest_chunk(self, page_size: int) -> int:
+        """The fewest positions that a pass which commits blocks may be cut to: whole blocks and pages."""
+        return math.lcm(self.block_length, page_size)
 
     def make_frontier(self) -> Frontier:
         if self.causal_block is not None:
