@@ -12,7 +12,8 @@ PYTHON = python3
 MODEL = checkpoints/tiny-llada
 CACHE = entropy
 # Positions behind the active block that exist: a long max_tokens costs, and tells
-# the model, no more than the answer needs.
+# the model, no more than the answer needs.  Empty, as CACHE may be, for what a model
+# has by itself: make serve MODEL=checkpoints/tiny-sdar CACHE= HORIZON=
 HORIZON = 32
 PORT = 8000
 # Further arguments of `vllm serve`, as in make serve ARGS="--host 0.0.0.0", or
@@ -33,7 +34,7 @@ TWO = -n 2 --dist loadfile --no-loadscope-reorder
 .PHONY: serve unit test check site clean
 
 serve: $(INSTALLED)
-	@$(BIN)/python tools/serve.py $(MODEL) --dllm-cache $(CACHE) --dllm-horizon $(HORIZON) --port $(PORT) $(ARGS)
+	@$(BIN)/python tools/serve.py $(MODEL) $(if $(CACHE),--dllm-cache $(CACHE)) $(if $(HORIZON),--dllm-horizon $(HORIZON)) --port $(PORT) $(ARGS)
 
 unit: $(INSTALLED)
 	@$(BIN)/python -m pytest tests/unit tests/caching tests/attention_maps tests/kernels $(TWO) $(ARGS)

@@ -13,6 +13,7 @@ Until: vLLM refuses fields it does not know, and lets a plugin see a request as 
 
 from pydantic import BaseModel
 
+from vllm_dllm.engine_config import model_traits
 from vllm_dllm.fields import check_fields, take_suffix
 from vllm_dllm.options import SettingError
 from vllm_dllm.patches.wrap import wrap
@@ -27,7 +28,7 @@ async def _check_model(original, self, request):
         by_priority = engine.vllm_config.scheduler_config.policy == "priority"
         try:
             check_fields(request, parser, renderer.enable_auto_tools, by_priority)
-            take_suffix(request)
+            take_suffix(request, model_traits(engine.vllm_config).attention)
         except SettingError as e:
             raise Refusal.of(e) from e
     return await original(self, request)

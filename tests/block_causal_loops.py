@@ -4,8 +4,9 @@ Every pass computes the canvas up to the active block's end, whatever the public
 change, so that keys and values that were stored for them are the same.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import torch
 from block_causal import BlockCausal
@@ -23,14 +24,29 @@ class Decoded:
 
 
 class Canvas:
-    """A prompt, and masks up to the block boundary behind `gen_length` positions."""
+    """A prompt, and masks up to the block boundary behind `gen_length` positions.
 
-    def __init__(self, model: BlockCausal, prompt_ids: Sequence[int], gen_length: int, block_length: int):
+    `given`: tokens that are there from the start, by their places in the response; no EOS stands in front of one. That is
+    this package's own: the public codes know no such thing.
+    """
+
+    def __init__(
+        self,
+        model: BlockCausal,
+        prompt_ids: Sequence[int],
+        gen_length: int,
+        block_length: int,
+        given: Mapping[int, int] = MappingProxyType({}),
+    ):
         self.model, self.prompt_len, self.block_length = model, len(prompt_ids), block_length
         self.length = -(-(self.prompt_len + gen_length) // block_length) * block_length
         self.tokens = torch.full((self.length,), MASK)
         self.tokens[: self.prompt_len] = torch.tensor(prompt_ids)
         self.masked = torch.arange(self.length) >= self.prompt_len
+        for i, token in given.items():
+            self.tokens[self.prompt_len + i] = token
+            self.masked[self.prompt_len + i] = False
+        self.last_given = self.prompt_len + max(given, default=-1)
 
     def response(self, end: int) -> list[int]:
         return self.tokens[self.prompt_len : end].tolist()
@@ -41,7 +57,10 @@ class Canvas:
         Above the threshold, if they are `quota` at least; else, and without a threshold, the `quota` best.
         """
         stop = start + self.block_length
-        found = self.model.logits(self.tokens[:stop].tolist(), self.block_length)[start:].softmax(-1).max(-1)
+        logits = self.model.logits(self.tokens[:stop].tolist(), self.block_length)[start:].clone()
+        if self.last_given >= self.prompt_len:
+            logits[: max(0, self.last_given - start), EOS] = -torch.inf
+        found = logits.softmax(-1).max(-1)
         scores = found.values.masked_fill(~self.masked[start:stop], -1)
         taken = (scores > threshold).nonzero()[:, 0] if threshold is not None else torch.empty(0)
         if threshold is None or len(taken) < quota:
@@ -65,12 +84,13 @@ def sdar(
     denoising_steps: int,
     threshold: float | None = None,
     stop: Collection[int] = (),
+    given: Mapping[int, int] = MappingProxyType({}),
 ) -> Decoded:
     """Stored blocks, a pass over the prompt's whole ones first, and a commit pass over every one that is finished.
 
     Without a threshold it is the static form. It ends behind a block with a token of `stop` in the response.
     """
-    canvas = Canvas(model, prompt_ids, gen_length, block_length)
+    canvas = Canvas(model, prompt_ids, gen_length, block_length, given)
     first = canvas.prompt_len // block_length * block_length
     decoded = Decoded([], query_tokens=[first] if first else [])
     for start in range(first, canvas.length, block_length):

@@ -23,6 +23,7 @@ def check(record: dict, trace: dict, tokens: Sequence[int]) -> None:
     for key in trace.keys() - OWN:
         assert record[key] == trace[key][:passes], key
     assert record["output_ids"][: len(tokens)] == list(tokens) and len(record["prompt_ids"]) == trace["prompt_len"]
+    assert record["gen_length"] == trace["gen_length"] == len(trace["output_ids"])
     missing = [i for i, token in enumerate(trace["output_ids"]) if record["output_ids"][i] != token]
     assert all(record["output_ids"][i] == MASK and i >= len(tokens) for i in missing)
     if trace["finish_reason"] != "abort":  # of which the engine may do one pass more than it tells
@@ -31,7 +32,7 @@ def check(record: dict, trace: dict, tokens: Sequence[int]) -> None:
     whole = [*record["prompt_ids"], *record["output_ids"], *record["suffix_ids"]]
     canvases = list(vllm_dllm.replay(record))
     assert len(canvases) == 1 + passes == 1 + len(record["computed"])
-    response = range(start, start + trace["gen_length"])
+    response = range(start, start + len(record["output_ids"]))  # and what overflows it
     decided = {i for i in range(len(whole)) if i not in response} | {start + i for i in given(record)}
     for number, canvas in enumerate(canvases):
         assert canvas == [token if i in decided else MASK for i, token in enumerate(whole)][: len(canvas)]

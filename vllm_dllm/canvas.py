@@ -81,6 +81,11 @@ class Canvas:
         return self.tokens[self.prompt_len : self.response_end]
 
     @property
+    def decoded(self) -> np.ndarray:
+        """The response's token ids and the overflow's. A view."""
+        return self.tokens[self.prompt_len : self.decoded_end]
+
+    @property
     def block(self) -> tuple[int, int]:
         """[start, stop) of the active block: with a window, the response."""
         return self.frontier.begin, self.frontier.stop

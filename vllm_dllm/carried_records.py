@@ -56,23 +56,25 @@ def read(carried: np.ndarray | None) -> dict[str, Any] | None:
 
 
 def _start(decoding: Decoding) -> dict[str, Any]:
-    canvas, length = decoding.canvas, decoding.canvas.gen_length
-    response = np.where(canvas.given, canvas.tokens, decoding.mask_id)[canvas.prompt_len : canvas.response_end]
+    canvas = decoding.canvas
+    decoded = np.where(canvas.given, canvas.tokens, decoding.mask_id)[canvas.prompt_len : canvas.decoded_end]
     return {
         "cache": decoding.policy.name,
         "mask_id": decoding.mask_id,
+        "gen_length": canvas.gen_length,
+        "causal_block": decoding.settings.causal_block,
         "prompt_ids": canvas.tokens[: canvas.prompt_len].tolist(),
-        "suffix_ids": canvas.tokens[canvas.response_end :].tolist(),
-        "output_ids": response.tolist(),
-        "unmasked_in": [-1] * length,
-        "logprobs": [0.0] * length,
+        "suffix_ids": canvas.tokens[canvas.decoded_end :].tolist(),
+        "output_ids": decoded.tolist(),
+        "unmasked_in": [-1] * len(decoded),
+        "logprobs": [0.0] * len(decoded),
     }
 
 
 def _pass(decoding: Decoding, done: PassRecord) -> dict[str, Any]:
     assert decoding.logprobs is not None
     return {
-        "tokens": decoding.canvas.response[done.unmasked].tolist(),
+        "tokens": decoding.canvas.decoded[done.unmasked].tolist(),
         "logprobs": [float(decoding.logprobs[i][1][0]) for i in done.unmasked],
         "computed": ranges(done.queries),
         "end": done.end,

@@ -5,12 +5,15 @@ A setting's name is the same everywhere: `dllm_cache` in `additional_config` and
 """
 
 import functools
+import textwrap
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from vllm_dllm.caching import CachePolicy
 from vllm_dllm.caching.registry import POLICIES
 from vllm_dllm.given_text import SUFFIX, TEMPLATE
-from vllm_dllm.options import Option
+from vllm_dllm.options import Option, SettingError
 from vllm_dllm.unmasking import UnmaskingRule
 from vllm_dllm.unmasking.registry import ALL_RULES, RULES
 from vllm_dllm.unmasking.scores import SCORES
@@ -174,6 +177,17 @@ WATCH = Option(
     "watch", bool, False, "a page at /dllm that shows requests, prompts included, as they are decoded", server_only=True
 )
 
+MODELS = {"full": "a model in which every position sees all", "blocks": "a model whose attention is causal by blocks"}
+OF_FULL_ATTENTION = (
+    WINDOW_LENGTH,
+    BLOCK_ADD_THRESHOLD,
+    HORIZON,
+    SCORES_GIVEN,
+    EARLY_STOP,
+    CFG_SCALE,
+    MAX_DELAY,
+    SUFFIX,
+)
 RULE_OPTIONS = tuple(rule.option for rule in RULES.values())
 GENERAL = (
     CACHE,
@@ -201,6 +215,21 @@ GENERAL = (
     SUFFIX,
 )
 DEFAULT_RULE = ("threshold", 0.9)
+
+
+def check_attention(given: Mapping[str, Any], attention: str) -> None:
+    """Raise SettingError for a setting, by its key, that cannot be had with a model of this attention, whatever is chosen."""
+    for option in OF_FULL_ATTENTION if attention != "full" else ():
+        value = given.get(option.key)
+        if value is None or value in ("", []):
+            continue
+        why = f"it is for {MODELS['full']}"
+        if option is SUFFIX:
+            why = "no position sees what stands behind its block"
+        raise SettingError(
+            f"{option.key}={textwrap.shorten(repr(value), 80)} is not allowed with {MODELS[attention]}: it must be left out, "
+            f"because {why}"
+        )
 
 
 @functools.cache

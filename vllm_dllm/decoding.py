@@ -125,10 +125,10 @@ class Decoding:
         )
         self.postponed = 0  # passes that a due refresh has waited
         self.sent = 0  # response tokens already given to the user
-        # per response position: ids, log probabilities and rank, where the request wants them
+        # per response (and overflow) position: ids, log probabilities and rank, where the request wants them
         self.logprobs: list[Any] | None = None
         if self.readout.logprobs is not None:
-            self.logprobs = [_certain(token) for token in self.canvas.response.tolist()]  # masked ones follow
+            self.logprobs = [_certain(token) for token in self.canvas.decoded.tolist()]  # masked ones follow
         self.record: list[PassRecord] | None = [] if recorded or settings.record else None
         self.told = 0  # passes whose records were already given to the user
 
@@ -143,14 +143,12 @@ class Decoding:
             self.second.mark(self.canvas, self.policy.coming)
         return self.replan()
 
-    def replan(self, refresh: bool = True, end: int | None = None) -> Pass:
-        """The planned pass as it is now, after pages were marked; without `refresh` stale pages wait. `end`: it goes no
-        further than that."""
+    def replan(self, refresh: bool = True) -> Pass:
+        """The planned pass as it is now, after pages were marked; without `refresh` stale pages wait."""
         canvas, policy, pages = self.canvas, self.policy, self.pages
         if policy.commits:
             canvas.settle(pages.computed_to)
             pages.grow(canvas.end)
-        canvas.end = canvas.end if end is None else end
         queries = pages.queries(policy.positions(canvas), refresh, canvas.end)
         reads = policy.reads(canvas)
         return Pass(
@@ -179,14 +177,6 @@ class Decoding:
             return None
         self.postponed += 1
         return self.replan(refresh=False)
-
-    def shorten(self, planned: Pass, most: int) -> Pass | None:
-        """The first blocks of a `planned` pass that only commits some, at most so many positions; None if there is none."""
-        if not self.policy.commits or len(planned.reads):
-            return None
-        chunk = self.settings.shortest_chunk(self.pages.page_size)
-        end = (self.pages.computed_to + most) // chunk * chunk
-        return self.replan(end=end) if end > self.pages.computed_to else None
 
     def refresh(self) -> None:
         """Have the pass after the one under way recompute the whole canvas."""
@@ -262,8 +252,7 @@ class Decoding:
         if self.logprobs is not None and seen.logprobs is not None:
             numbers = (chosen - canvas.prompt_len).tolist()
             for position, i in zip(numbers, at.tolist(), strict=True):
-                if position < canvas.gen_length:
-                    self.logprobs[position] = tuple(part[i] for part in seen.logprobs)
+                self.logprobs[position] = tuple(part[i] for part in seen.logprobs)
         if self.record is not None:
             numbers = (chosen - canvas.prompt_len).tolist()
             signals = policy.signals(seen, at)

@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from vllm import envs
-from vllm.config import CompilationMode, CUDAGraphMode, ParallelConfig, VllmConfig
+from vllm.config import CompilationMode, CUDAGraphMode, ModelConfig, ParallelConfig, VllmConfig
 from vllm.logger import init_logger
 from vllm.model_executor.models.config import VerifyAndUpdateConfig
 from vllm.platforms import current_platform
@@ -38,15 +38,18 @@ _SHARED: dict[str, str] = {}  # what `share` has put into the environment
 
 
 def model_traits(config: VllmConfig) -> ModelTraits:
-    family = family_of(config.model_config)
-    mask_id = config.model_config.hf_config.mask_token_id
+    return traits_of(config.model_config)
+
+
+def traits_of(model: ModelConfig) -> ModelTraits:
+    family = family_of(model)
     return ModelTraits(
-        mask_id,
+        model.hf_config.mask_token_id,
         family.row_shift,
         family.steps,
         family.drop_behind_end,
         family.steps_rank_by,
-        config.model_config.hf_config.block_size if family.attention == "blocks" else None,
+        model.hf_config.block_size if family.attention == "blocks" else None,
         family.dynamic_threshold,
     )
 
@@ -132,10 +135,9 @@ def set_engine(config: VllmConfig) -> None:
     model, cache, scheduler = config.model_config, config.cache_config, config.scheduler_config
     scheduler.scheduler_cls = "vllm_dllm.scheduler.DllmScheduler"
     config.parallel_config.worker_cls = "vllm_dllm.worker.worker.DllmWorker"
-    if family_of(model).attention == "full":
-        cache.enable_prefix_caching = False  # a prefix has no keys of its own: they depend on what follows
-        scheduler.enable_chunked_prefill = False  # nor can part of a full pass wait
-    if scheduler.max_num_batched_tokens < model.max_model_len and not scheduler.enable_chunked_prefill:
+    cache.enable_prefix_caching = False  # a prefix has no keys of its own: they depend on what follows
+    scheduler.enable_chunked_prefill = False  # nor can part of a full pass wait
+    if scheduler.max_num_batched_tokens < model.max_model_len:
         logger.info("max_num_batched_tokens is raised to %d: a step must hold one full pass", model.max_model_len)
         scheduler.max_num_batched_tokens = model.max_model_len
     scheduler.max_num_scheduled_tokens = None

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from vllm.sampling_params import SamplingParams
 
+from vllm_dllm.catalogue import check_attention
 from vllm_dllm.given_text import SUFFIX
 from vllm_dllm.options import SettingError
 from vllm_dllm.settings import given
@@ -73,11 +74,16 @@ def check_fields(request: Any, tool_parser: Any, auto_tools: bool, by_priority: 
         raise refusal("priority", request.priority, "0", "the server was not started with --scheduling-policy priority")
 
 
-def take_suffix(request: Any) -> None:
-    """Make a text completion's `suffix` its `dllm_suffix`. Raises SettingError where it has one already."""
+def take_suffix(request: Any, attention: str) -> None:
+    """Make a text completion's `suffix` its `dllm_suffix`. Raises SettingError where it has one already, or where the
+    model cannot see it."""
     suffix = getattr(request, "suffix", None)
     if suffix is None or "suffix" not in type(request).model_fields:
         return
+    try:
+        check_attention({SUFFIX.key: suffix}, attention)
+    except SettingError as e:  # without the prefix, as it was given
+        raise SettingError(str(e).removeprefix("dllm_"), "suffix") from e
     own = given(request.vllm_xargs)
     if SUFFIX.key in own:
         raise SettingError(

@@ -26,6 +26,7 @@ from vllm_dllm.likelihood.result import Likelihood
 from vllm_dllm.models import family_of
 from vllm_dllm.options import SettingError
 from vllm_dllm.scored import CARRIER, Target
+from vllm_dllm.settings import Settings
 from vllm_dllm.unmasking.registry import RULES
 
 if TYPE_CHECKING:
@@ -61,10 +62,13 @@ class Likelihoods:
         if not pairs:
             raise SettingError("pairs must have at least one pair of a prompt and a target", "pairs")
         asked.check_count(len(pairs))
+        traits = model_traits(config)
+        asked.check_attention(traits.attention)
+        self.attention = traits.attention
         self.asked = asked
         self.settings = {} if asked.cfg_scale is None else {CFG_SCALE.key: _cfg_scale(asked.cfg_scale)}
-        cfg_scale = server_settings(config).of_request(self.settings).cfg_scale
-        self.pairs = [self._pair(config, cfg_scale, i, *pair) for i, pair in enumerate(pairs)]
+        settings = server_settings(config).of_request(self.settings)
+        self.pairs = [self._pair(config, settings, i, *pair) for i, pair in enumerate(pairs)]
         total = sum(len(pair.plan.passes) for pair in self.pairs)
         most = max(LEAST, -(-total // config.scheduler_config.max_num_seqs))
         self.requests = [request for i in range(len(pairs)) for request in self._requests(i, most)]
@@ -86,9 +90,9 @@ class Likelihoods:
             for pair, part, known in zip(self.pairs, scores, greedy, strict=True)
         ]
 
-    def _pair(self, config: VllmConfig, cfg_scale: float, i: int, prompt: list[int], target: list[int]) -> Pair:
+    def _pair(self, config: VllmConfig, settings: Settings, i: int, prompt: list[int], target: list[int]) -> Pair:
         try:
-            check_pair(config, prompt, target, cfg_scale)
+            check_pair(config, prompt, target, settings.cfg_scale, settings.causal_block)
         except SettingError as e:
             raise SettingError(f"pairs[{i}]: {e}", "pairs") from e
         return Pair(prompt, target, self.asked.plan(i, prompt, target, family_of(config.model_config).masks))
@@ -97,7 +101,7 @@ class Likelihoods:
         prompt, target, plan = self.pairs[i]
         parts: list[dict[str, Any]] = [{CARRIER: Target(target, passes)} for passes in plan.passes.slices(most)]
         if self.asked.greedy:
-            parts.append(one_at_a_time(len(target)))
+            parts.append(one_at_a_time(len(target), self.attention))
         return [
             Sent(i, TokensPrompt(prompt_token_ids=prompt), self._params(target, part), CARRIER in part)
             for part in parts
@@ -122,15 +126,19 @@ def _cfg_scale(value: Any) -> float:
         raise SettingError(str(e).removeprefix("dllm_"), "cfg_scale") from e
 
 
-def one_at_a_time(length: int) -> dict[str, Any]:
-    """LLaDA's `suffix_greedy_prediction`: the most confident position of all, pass by pass, whatever its token."""
-    rule = {RULES["tokens_per_step"].option.key: 1, SCORE.key: "confidence", BLOCK_LENGTH.key: length}
-    about_ends = (SUPPRESS_EOS, DEFER_EOS, DROP_BEHIND_END, EARLY_STOP)
-    return {CACHE.key: "none"} | rule | {option.key: False for option in about_ends}
+def one_at_a_time(length: int, attention: str) -> dict[str, Any]:
+    """LLaDA's `suffix_greedy_prediction`: the most confident position of all, pass by pass, whatever its token. Where
+    attention is causal by blocks: of the active block."""
+    rule = {RULES["tokens_per_step"].option.key: 1, SCORE.key: "confidence"}
+    about_ends = {option.key: False for option in (SUPPRESS_EOS, DEFER_EOS, DROP_BEHIND_END)}
+    if attention == "blocks":
+        return rule | about_ends
+    return {CACHE.key: "none", BLOCK_LENGTH.key: length, EARLY_STOP.key: False} | rule | about_ends
 
 
-def check_pair(config: VllmConfig, prompt: list[int], target: list[int], cfg_scale: float) -> None:
-    """Raise SettingError for a pair that cannot be scored."""
+def check_pair(config: VllmConfig, prompt: list[int], target: list[int], cfg_scale: float, block: int | None) -> None:
+    """Raise SettingError for a pair that cannot be scored. `block`: where attention is causal by blocks, the positions in
+    one."""
     size, mask_id = config.model_config.get_vocab_size(), model_traits(config).mask_id
     validation.check_prompt(config, prompt)
     if not target:
@@ -141,11 +149,11 @@ def check_pair(config: VllmConfig, prompt: list[int], target: list[int], cfg_sca
                 f"target with token {token} is not allowed: a token id must be from 0 to {size - 1} and not {mask_id}, "
                 "the mask's"
             )
-    canvas, limit = len(prompt) + len(target), config.model_config.max_model_len
+    canvas, (limit, what) = len(prompt) + len(target), validation.room(config, block)
     if canvas > limit:
         raise SettingError(
             f"target of {len(target)} tokens is not allowed: with the prompt's {len(prompt)} the canvas has {canvas}, and "
-            f"it must be at most {limit} (max_model_len)"
+            f"it must be at most {limit} ({what})"
         )
     if cfg_scale:
         validation.check_guidance(config, cfg_scale, canvas)

@@ -13,7 +13,7 @@ class PassRecord:
 
     query_tokens: int  # positions that entered the first layer
     full: bool  # whether they were the whole canvas
-    unmasked: list[int]  # response positions unmasked
+    unmasked: list[int]  # response positions unmasked, those of its overflow too
     stale_pages: int  # pages recomputed because they were marked stale
     queries: np.ndarray  # the canvas positions that were to be computed, ascending
     end: int  # how far the canvas existed
@@ -35,8 +35,8 @@ def replay(record: Mapping[str, Any]) -> Iterator[list[int]]:
     """The canvases of a record (`dllm_record` of an answer), one by one: token ids, with the mask token where masked.
 
     The k-th is what pass k computed, so that `zip(replay(record), record["unmasked"])` has with each canvas the response
-    positions that were decided on it; behind the last pass comes what it left. A canvas is prompt, response and suffix as
-    far as it existed (`record["end"]`).
+    positions that were decided on it; behind the last pass comes what it left. A canvas is prompt, response (with its
+    overflow) and suffix as far as it existed (`record["end"]`).
     """
     canvas = np.asarray([*record["prompt_ids"], *record["output_ids"], *record["suffix_ids"]], np.int64)
     response = canvas[len(record["prompt_ids"]) : len(canvas) - len(record["suffix_ids"])]

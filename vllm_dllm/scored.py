@@ -23,7 +23,7 @@ from vllm_dllm.failed import last_output
 from vllm_dllm.likelihood.passes import Chain, Passes, unpack
 from vllm_dllm.options import SettingError
 from vllm_dllm.scoring import Scoring
-from vllm_dllm.settings import ModelTraits
+from vllm_dllm.settings import ModelTraits, Settings
 
 CARRIER = "vllm_dllm.target"
 
@@ -47,17 +47,19 @@ def target_of(params: SamplingParams) -> Target | None:
     return found
 
 
-def scoring_of(request: Request, traits: ModelTraits, cfg_scale: float, recorded: bool) -> tuple[Scoring | None, bool]:
+def scoring_of(
+    request: Request, traits: ModelTraits, settings: Settings, recorded: bool
+) -> tuple[Scoring | None, bool]:
     """What an admitted request scores, if anything, and whether it decodes (then)."""
-    params, prompt = request.sampling_params, request.prompt_token_ids
+    params, prompt, block = request.sampling_params, request.prompt_token_ids, settings.causal_block
     if carried := (params.extra_args or {}).get(CARRIER):
         ids, passes = carried
-        return Scoring(prompt, ids, unpack(passes), traits, cfg_scale, recorded=recorded), False
+        return Scoring(prompt, ids, unpack(passes), traits, settings.cfg_scale, recorded=recorded, block=block), False
     if params.prompt_logprobs is None or len(prompt) < 2:
         return None, True
     # without guidance: of a text that is all prompt, nothing is left in the second canvas
     chain = Chain(0, len(prompt) - 1, len(prompt) - 1)
-    return Scoring(prompt[:1], prompt[1:], chain, traits, top=params.prompt_logprobs), True
+    return Scoring(prompt[:1], prompt[1:], chain, traits, top=params.prompt_logprobs, block=block), True
 
 
 def prompt_logprobs(scoring: Scoring) -> LogprobsTensors:

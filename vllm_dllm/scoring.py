@@ -3,7 +3,10 @@
     passes.pass_of(n) --> Pass: the whole canvas --> (the worker) --> log probabilities of the target's own tokens
 
 A request that scores stands beside others that decode (decoding.py), and is asked the same by the scheduler. Nothing
-is unmasked, and no key outlives its pass.
+is unmasked, and no key outlives its pass, but where attention is causal by blocks:
+
+    | t t t t | t t m m | m m m m | m         every position sees all: computed whole; the first mask is read
+      kept      computed   not there          by blocks: a block is kept once all of its tokens have been there
 """
 
 from collections.abc import Sequence
@@ -11,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from vllm_dllm.caching.block import BlockCache
+from vllm_dllm.causal_blocks import whole_blocks
 from vllm_dllm.decoding import Finished, NotFinite
 from vllm_dllm.likelihood.passes import Passes
 from vllm_dllm.messages import Observation, Readout
@@ -40,16 +45,24 @@ class Scoring:
         cfg_scale: float = 0.0,
         top: int | None = None,
         recorded: bool = False,
+        block: int | None = None,
     ):
         """`cfg_scale`: guidance by a second canvas whose prompt is masked; 0: none. `top`: what each pass reads is kept
-        whole, with so many of the most likely tokens beside each of the target's (-1: all)."""
+        whole, with so many of the most likely tokens beside each of the target's (-1: all). `block`: where attention is
+        causal by blocks, the positions in one; then `passes` are a chain's."""
         self.mask_id, self.row_shift = traits.mask_id, traits.row_shift
         self.tokens = np.asarray([*prompt_ids, *target_ids], np.int32)
         self.start = len(prompt_ids)
+        self.block = block
+        if block is not None:  # with masks up to the last block's end
+            more = whole_blocks(len(self.tokens), block) - len(self.tokens)
+            self.tokens = np.append(self.tokens, np.full(more, traits.mask_id, np.int32))
+        self.target = np.asarray(target_ids, np.int32)
+        self.kept = 0  # positions before this one were computed as they are, and are computed no more
+        self.clock = 0  # how often they had to be computed anew
         self.work = passes
         self.cfg_scale = cfg_scale
         self.readout = Readout(logprobs=top or 0)
-        self.queries = np.arange(len(self.tokens))
         self.passes = 0  # finished so far
         self.scores = np.zeros(len(passes))  # of each pass: the sum of the log probabilities that it read
         # of each pass: ids, log probabilities and ranks, where they are kept
@@ -69,18 +82,20 @@ class Scoring:
         masked, read = (part + self.start for part in self.work.pass_of(self.passes))
         token_ids = self.tokens.copy()
         token_ids[masked] = self.mask_id
+        end = self.length if self.block is None else self._begin(read) + self.block
         planned = Pass(
             number=self.passes,
-            queries=self.queries,
-            token_ids=token_ids,
-            end=self.length,
+            queries=np.arange(self.kept, end),
+            token_ids=token_ids[self.kept : end],
+            end=end,
             reads=read,
             rows=read + self.row_shift,
             readout=self.readout,
             edits=None,
             probe=None,
             stale_pages=0,
-            clock=0,
+            clock=self.clock,
+            block=self.block,
             named=self.tokens[read],
         )
         if not self.cfg_scale:
@@ -89,11 +104,17 @@ class Scoring:
         token_ids[: self.start] = self.mask_id
         return planned._replace(second=planned._replace(token_ids=token_ids, named=None, scale=self.cfg_scale))
 
-    replan = plan  # a pass depends on nothing but its number
+    replan = plan  # a pass depends on nothing but its number and what is kept
+
+    def _begin(self, read: np.ndarray) -> int:
+        """Where the block begins in which a chain's pass reads."""
+        assert self.block is not None
+        return int(read[0]) // self.block * self.block
 
     def redo(self) -> Pass:
         """All passes once more, from the first: those before were read with other weights."""
         self.passes = 0
+        self.refresh()
         if self.rows is not None:
             self.rows.clear()
         return self.plan()
@@ -102,7 +123,9 @@ class Scoring:
         """It cannot go on with less."""
 
     def refresh(self) -> None:
-        """Every pass recomputes everything."""
+        """Have the pass after the one under way recompute everything, where not every pass does."""
+        self.kept = 0
+        self.clock += 1
 
     def finish(self, done: Pass, seen: Observation, chosen: Any = None) -> Finished:
         """Keep what the pass read. Raises NotFinite."""
@@ -113,6 +136,8 @@ class Scoring:
         if not np.isfinite(score):  # a token whose logit is -inf
             raise NotFinite
         self.scores[self.passes] = score
+        if self.block is not None and done.clock == self.clock:
+            self.kept = self._begin(done.reads)
         if self.rows is not None:
             self.rows.append(seen.logprobs)
         self.passes += 1
@@ -126,5 +151,10 @@ class Scoring:
 
     def shown(self) -> dict[str, Any]:
         """For the trace."""
-        target = self.tokens[self.start :].tolist()
-        return {"prompt_len": self.start, "gen_length": len(target), "cache": "none", "output_ids": target}
+        cache = "none" if self.block is None else BlockCache.name
+        return {
+            "prompt_len": self.start,
+            "gen_length": len(self.target),
+            "cache": cache,
+            "output_ids": self.target.tolist(),
+        }

@@ -1,7 +1,6 @@
 """A request's `dllm_*` settings over the server's: checked against each other, and complete."""
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +23,7 @@ from vllm_dllm.catalogue import (
     HIDDEN_CACHE,
     HORIZON,
     MAX_DELAY,
+    MODELS,
     RECORD,
     RULE_OPTIONS,
     SCORE,
@@ -32,6 +32,7 @@ from vllm_dllm.catalogue import (
     SUPPRESS_EOS,
     WINDOW_LENGTH,
     Choice,
+    check_attention,
     options,
 )
 from vllm_dllm.causal_blocks import CausalBlocks, whole_blocks
@@ -118,10 +119,6 @@ class Settings:
         length = prompt_len + gen_length
         return length if self.causal_block is None else whole_blocks(length, self.causal_block)
 
-    def shortest_chunk(self, page_size: int) -> int:
-        """The fewest positions that a pass which commits blocks may be cut to: whole blocks and pages."""
-        return math.lcm(self.block_length, page_size)
-
     def make_frontier(self) -> Frontier:
         if self.causal_block is not None:
             return CausalBlocks(self.causal_block, self.policy.commits)
@@ -152,6 +149,7 @@ class ServerSettings:
     def __init__(self, settings: Mapping[str, Any] | None, traits: ModelTraits):
         self.traits = traits
         self.given = _checked(settings)
+        check_attention(self.given, traits.attention)
         for key, value in self.given.items():
             if options()[key].request_only:
                 raise SettingError(f"{key}={value!r} is not allowed for a server: it is a request's setting")
@@ -175,6 +173,7 @@ class ServerSettings:
         not read by what is chosen.
         """
         own = given(request)
+        check_attention(own, self.traits.attention)
         text = [own.pop(option.key, None) for option in (TEMPLATE, SUFFIX)]
         server = self.given
         if any(text) and HORIZON.key in server:
@@ -223,7 +222,7 @@ def _resolve(server: Mapping[str, Any], own: Mapping[str, Any], traits: ModelTra
         return own.get(option.key, server.get(option.key, defaults.get(option, option.default)))
 
     policy = POLICIES[value(CACHE)]
-    _check_attention(policy, traits)
+    _check_policy(policy, traits)
     name, rule_value, rule_is_given = _rule(server, own, traits)
     rule = rule_class(name, traits.steps)
     score = _score(server, own, rule)
@@ -286,15 +285,11 @@ def _defaults(traits: ModelTraits) -> dict[Option, Any]:
     return {CACHE: BlockCache.name, BLOCK_LENGTH: traits.block_length}
 
 
-def _check_attention(policy: type[CachePolicy], traits: ModelTraits) -> None:
+def _check_policy(policy: type[CachePolicy], traits: ModelTraits) -> None:
     if traits.attention not in policy.attention:
         others = [p.name for p in POLICIES.values() if traits.attention in p.attention]
-        model = {
-            "full": "a model in which every position sees all",
-            "blocks": "a model whose attention is causal by blocks",
-        }
         raise SettingError(
-            f"{CACHE.key}={policy.name!r} is not allowed with {model[traits.attention]}: it must be one of "
+            f"{CACHE.key}={policy.name!r} is not allowed with {MODELS[traits.attention]}: it must be one of "
             f"{', '.join(others)}"
         )
 

@@ -89,16 +89,18 @@ def check_prompt(config: VllmConfig, prompt_ids: Sequence[int]) -> None:
         )
 
 
-def response_length(config: VllmConfig, prompt_len: int, max_tokens: int | None, text: GivenText = NO_TEXT) -> int:
+def response_length(
+    config: VllmConfig, prompt_len: int, max_tokens: int | None, text: GivenText = NO_TEXT, block: int | None = None
+) -> int:
     """The request's response length in tokens: the template's, or `max_tokens`, or `dllm_gen_length` or what room there
-    is.
+    is. `block`: where attention is causal by blocks, the positions in one.
 
     Raises SettingError if prompt, response and suffix exceed `max_model_len`, or for a `max_tokens` that is not the
     template's.
     """
     if isinstance(max_tokens, Unnamed):
         max_tokens = None
-    limit = config.model_config.max_model_len
+    limit, what = room(config, block)
     beside = f"the prompt's {prompt_len} tokens"
     others = prompt_len + len(text.suffix)
     if text.suffix:
@@ -115,13 +117,13 @@ def response_length(config: VllmConfig, prompt_len: int, max_tokens: int | None,
         if prompt_len >= limit:
             raise SettingError(
                 f"a prompt of {prompt_len} tokens is not allowed: it must have at most {limit - 1}, one less than "
-                "max_model_len, to leave room for a response",
+                f"{what}, to leave room for a response",
                 "prompt",
             )
         if others >= limit:
             raise SettingError(
                 f"{SUFFIX.key} of {len(text.suffix)} tokens is not allowed: with {prompt_len} of the prompt they must be "
-                f"at most {limit - 1}, one less than max_model_len, to leave room for a response"
+                f"at most {limit - 1}, one less than {what}, to leave room for a response"
             )
         default = server_settings(config).value(GEN_LENGTH)
         return min(default, limit - others)
@@ -130,9 +132,17 @@ def response_length(config: VllmConfig, prompt_len: int, max_tokens: int | None,
     if others + max_tokens > limit:
         raise SettingError(
             f"{name} is not allowed: with {beside} the canvas has {others + max_tokens}, and it must be at most {limit} "
-            "(max_model_len)"
+            f"({what})"
         )
     return int(max_tokens)
+
+
+def room(config: VllmConfig, block: int | None) -> tuple[int, str]:
+    """The most positions that a canvas may have, and what they are called: with blocks of `block`, whole ones."""
+    limit = config.model_config.max_model_len
+    return (
+        (limit, "max_model_len") if block is None else (limit // block * block, f"max_model_len in blocks of {block}")
+    )
 
 
 def _is_unnamed(max_tokens: int) -> bool:
@@ -163,31 +173,18 @@ def check_request(
     check_params(params)
     check_prompt(config, prompt_ids)
     target = target_of(params)
+    settings = server_settings(config).of_request(params.extra_args)
     extra_args = with_token_ids(params.extra_args, encode)
     text = given_text(extra_args)
     text.check_ids(config.model_config.get_vocab_size(), model_traits(config).mask_id)
-    length = response_length(config, len(prompt_ids), params.max_tokens, text)
-    settings = server_settings(config).of_request(extra_args)
+    length = response_length(config, len(prompt_ids), params.max_tokens, text, settings.causal_block)
     if target is None:
         settings.check_canvas(length)
         check_constraints(config, params, settings, prompt_ids, length, text)
         check_prompt_logprobs(config, params, prompt_ids)
-    check_full_pass(config, settings, settings.canvas_length(len(prompt_ids), length), target is not None)
     if settings.cfg_scale:
         check_guidance(config, settings.cfg_scale, len(prompt_ids) + length + len(text.suffix))
     return Checked(length, extra_args, settings, text, target)
-
-
-def check_full_pass(config: VllmConfig, settings: Settings, canvas_len: int, scores: bool) -> None:
-    """Raise SettingError for a request whose passes compute the whole canvas, of more positions than a step can hold."""
-    most = config.scheduler_config.max_num_batched_tokens
-    if canvas_len <= most or (settings.policy.commits and not scores):
-        return
-    what = "a likelihood" if scores else f"{CACHE.key}={settings.cache!r}"
-    raise SettingError(
-        f"{what} is not allowed with a canvas of {canvas_len} positions: each pass computes all of them, and a step holds at "
-        f"most {most} (max_num_batched_tokens)"
-    )
 
 
 def check_prompt_logprobs(config: VllmConfig, params: SamplingParams, prompt_ids: Sequence[int]) -> None:

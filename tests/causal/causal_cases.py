@@ -4,8 +4,11 @@ An answer is asked for with its overflow, the tokens behind `gen_length` that th
 the source stops at an end token, it finishes that block first; the engine ends the request, with the same tokens up to there.
 """
 
+import random
 from typing import Any
 
+import tasks
+import train
 from common import EOS, Engine
 from settings import settings
 from vllm import SamplingParams
@@ -44,3 +47,21 @@ def differences(engine: Engine, cases: list[dict], **own: Any) -> list[str]:
             if trace["query_tokens"] != queries:
                 found.append(f"{case['prompt']!r}, {settings(case)}: computed {trace['query_tokens']}")
     return found
+
+
+def prompts(count: int, seed: int) -> list[list[int]]:
+    """Token ids of so many questions, of all lengths modulo a block's."""
+    rng = random.Random(seed)
+    return [train.encode(tasks.sample(rng)[0], "")[0] for _ in range(count)]
+
+
+def asked(max_tokens: int | None, **arguments: Any) -> SamplingParams:
+    """Greedy, to its whole length, unless told otherwise; keywords that begin with `dllm_` are settings."""
+    own = {key: arguments.pop(key) for key in list(arguments) if key.startswith("dllm_")}
+    return SamplingParams(
+        **({"temperature": 0.0, "ignore_eos": True} | arguments), max_tokens=max_tokens, extra_args=own
+    )
+
+
+def as_prompts(ids: list[list[int]]) -> list[dict]:
+    return [{"prompt_token_ids": one} for one in ids]

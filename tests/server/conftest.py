@@ -1,23 +1,12 @@
 """`vllm serve` processes for the tests in this folder, and clients of them: OpenAI's, and a browser."""
 
-import shutil
 from collections.abc import Iterator
 
 import pytest
+from browsing import chromium
 from damaged import damaged_copy
 from served import Server
 from server_process import start, stop, wait_until_healthy
-
-CHROMIUM = shutil.which("chromium")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 @pytest.fixture(scope="session")
@@ -47,14 +36,8 @@ def damaged(tmp_path_factory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def browser():
-    if CHROMIUM is None:
-        pytest.skip("there is no chromium (Debian's package of that name)")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

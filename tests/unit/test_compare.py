@@ -131,6 +131,13 @@ def test_what_a_model_cannot_have_is_left_out_with_the_reason():
         possible(variants(), {}, LLADA, [{"dllm_threshold": 0.9, "dllm_steps": 4}])
 
 
+def test_a_model_that_is_causal_by_blocks_has_policies_of_its_own():
+    model = ModelTraits(1, 0, "llada", block_length=4, dynamic_threshold=0.85)
+    assert [v.name for v in variants((), model.attention)] == ["none", "block"]
+    can, cannot = possible(variants(("dual", "block")), {}, model)
+    assert [v.name for v in can] == ["none", "block"] and "causal by blocks" in cannot["dual"]
+
+
 def test_random_weights_unmask_a_fixed_number_in_every_pass():
     found = fixed_steps(4)
     assert {v.settings["dllm_tokens_per_step"] for v in found} == {4}

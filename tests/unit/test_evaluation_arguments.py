@@ -55,7 +55,7 @@ def test_each_argument_finds_its_place():
 
 @pytest.mark.parametrize(("mc_num", "strata"), [(128, 32), (1, 1), (100, 25), (7, 7), (37, 1)])
 def test_draws_are_spread_over_the_authors_batch_where_it_divides_them(mc_num, strata):
-    asked = read({"pretrained": "x", "mc_num": mc_num}).asked
+    asked = read({"pretrained": "x", "mc_num": mc_num}).asked()
     assert asked == {"estimator": "mc", "greedy": False, "mc_num": mc_num, "strata": strata, "seed": 1234}
 
 
@@ -83,7 +83,7 @@ def test_the_documents_commands_are_accepted(command):
         settings.check_canvas(found.gen_length)
         assert found.settings["dllm_steps"] == found.gen_length < found.engine["max_model_len"]
     else:
-        assert found.asked["mc_num"] % found.asked["strata"] == 0
+        assert found.asked()["mc_num"] % found.asked()["strata"] == 0
 
 
 def test_without_the_harness_the_command_says_what_to_install():

@@ -223,6 +223,34 @@ def test_what_was_read_with_other_weights_is_read_again():
     assert scoring.done and scoring.scores.tolist() == [-0.5] * 5 and len(scoring.rows) == 5
 
 
+def test_a_chain_by_blocks_computes_a_block_anew_when_it_is_whole():
+    """Canvases end with their block; what is marked while a pass is under way is computed by the next one."""
+    traits = ModelTraits(MASK, 0, "llada", block_length=4)
+    scoring = Scoring(PROMPT, TARGET, Chain(0, 5, 5), traits, block=4)
+    row = np.asarray([[20]], np.int32), np.full((1, 1), -0.5, np.float32), np.ones(1, np.int64)
+    passes = []
+
+    def go_on(refresh: bool = False) -> None:
+        planned = scoring.plan()
+        passes.append((planned.queries.tolist(), planned.token_ids.tolist(), planned.reads.tolist(), planned.end))
+        if refresh:
+            scoring.refresh()
+        reads = planned.reads
+        scoring.finish(planned, Observation(reads, reads, reads.astype(np.float32), logprobs=row))
+
+    for refresh in (False, False, True, False):
+        go_on(refresh)
+    assert passes == [
+        ([0, 1, 2, 3], [7, 8, 9, MASK], [3], 4),
+        ([0, 1, 2, 3, 4, 5, 6, 7], [7, 8, 9, 20, MASK, MASK, MASK, MASK], [4], 8),
+        ([4, 5, 6, 7], [21, MASK, MASK, MASK], [5], 8),
+        ([0, 1, 2, 3, 4, 5, 6, 7], [7, 8, 9, 20, 21, 22, MASK, MASK], [6], 8),
+    ]
+    again = scoring.redo()
+    assert again.number == 0 and again.full and again.block == 4
+    assert scoring.shown()["output_ids"] == TARGET
+
+
 # ---- read-out ----
 
 

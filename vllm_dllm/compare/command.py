@@ -26,9 +26,9 @@ from vllm_dllm.compare.measured import Measured, Round, plan
 from vllm_dllm.compare.prompts import Prompt, PromptError, read_prompts
 from vllm_dllm.compare.report import Row, rows, sentence, table
 from vllm_dllm.compare.variants import Variant, fixed_steps, needs_hidden, possible, settings_for, variants
-from vllm_dllm.models import family_of
+from vllm_dllm.engine_config import traits_of
 from vllm_dllm.options import SettingError
-from vllm_dllm.settings import ModelTraits, given
+from vllm_dllm.settings import given
 
 INTERRUPTED = 128 + signal.SIGINT  # the exit status, as a shell has it
 IN_FLIGHT, TOKENS_A_STEP = 16, 16384  # of the engine, unless vLLM's own flags say otherwise
@@ -127,7 +127,7 @@ class Comparison:
         self.engine = self._engine_args()
         self.server = given(self.engine.additional_config)
         model = self.engine.create_model_config()
-        traits = ModelTraits(model.hf_config.mask_token_id, *_family(model))
+        traits = traits_of(model)
         if self.random:
             self.prompts: list[Prompt | None] = [None] * RANDOM["prompts"]
             chosen = fixed_steps(RANDOM["tokens"])
@@ -135,7 +135,7 @@ class Comparison:
                 chosen = [v for v in chosen if v.cache in {"none", *args.policies}]
         else:
             self.prompts = list(read_prompts(args.prompts))
-            chosen = variants(args.policies)
+            chosen = variants(args.policies, traits.attention)
         own = [prompt.settings for prompt in self.prompts if prompt]
         self.variants, self.refused = possible(chosen, self.server, traits, own or [{}])
         args.output.mkdir(parents=True, exist_ok=True)
@@ -275,11 +275,6 @@ class Comparison:
         if (why := _draw(found, self.args.output / "picture.svg", self._about()["model"])) is not None:
             print(why)
         print(f"in {self.args.output}: report.md, picture.svg, measured.jsonl" if why is None else "")
-
-
-def _family(model: Any) -> tuple[int, str]:
-    family = family_of(model)
-    return family.row_shift, family.steps
 
 
 def _grader(args: argparse.Namespace) -> Grader | None:

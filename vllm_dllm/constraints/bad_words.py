@@ -51,7 +51,7 @@ class BadWords(Constraint):
 
     def admits(self, canvas, position, token):
         words = self.having.get(token)
-        if not words:
+        if not words or position >= canvas.response_end:  # a word that reaches beyond the response is not in it
             return True
         known = self._known(canvas, position)
         known[position] = token

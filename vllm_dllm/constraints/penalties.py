@@ -18,7 +18,7 @@ from vllm_dllm.messages import Adjustment
 
 
 class Penalties(Constraint):
-    """Text behind the response counts as the prompt does."""
+    """Text behind the response counts as the prompt does; what is decoded there (overflow) does not."""
 
     def __init__(self, repetition: float = 1.0, frequency: float = 0.0, presence: float = 0.0):
         self.repetition = repetition
@@ -39,4 +39,4 @@ class Penalties(Constraint):
         edits.adjusted.append(Adjustment(tokens, np.full(len(tokens), self.repetition, np.float32), shifts))
 
     def _around(self, canvas: Canvas) -> np.ndarray:
-        return np.concatenate((canvas.tokens[: canvas.prompt_len], canvas.tokens[canvas.response_end :]))
+        return np.concatenate((canvas.tokens[: canvas.prompt_len], canvas.tokens[canvas.decoded_end :]))

@@ -14,7 +14,7 @@ from vllm.engine.protocol import EngineClient
 
 from vllm_dllm import watch
 from vllm_dllm.caching.registry import POLICIES
-from vllm_dllm.catalogue import BLOCK_LENGTH, CACHE, DEFAULT_RULE, GEN_LENGTH, HORIZON, TRACE, WATCH
+from vllm_dllm.catalogue import BLOCK_LENGTH, GEN_LENGTH, HORIZON, OF_FULL_ATTENTION, TRACE, WATCH
 from vllm_dllm.engine_config import server_settings
 from vllm_dllm.options import Option
 from vllm_dllm.unmasking.registry import RULES
@@ -53,21 +53,24 @@ async def settings(request: Request) -> JSONResponse:
     """What a request may choose here, for the page's form."""
     config = request.app.state.vllm_config
     server = server_settings(config)
-    policies = [p for p in POLICIES.values() if server.hidden_cache or not p.needs_hidden()]
-    rule, value = next(
-        ((n, server.given[r.option.key]) for n, r in RULES.items() if r.option.key in server.given), DEFAULT_RULE
-    )
+    usual, attention = server.defaults, server.traits.attention
+    policies = [
+        p for p in POLICIES.values() if attention in p.attention and (server.hidden_cache or not p.needs_hidden())
+    ]
+    rules = [r for r in RULES.values() if attention == "full" or not r.counts_response_blocks]
+    general = [o for o in (BLOCK_LENGTH, HORIZON, GEN_LENGTH) if attention == "full" or o not in OF_FULL_ATTENTION]
+    defaults = server.given | {BLOCK_LENGTH.key: usual.block_length}
     return JSONResponse(
         {
             "model": config.model_config.served_model_name,
             "mask": config.model_config.hf_config.mask_token_id,
             "chat": bool(_tokenizer(request).chat_template),
-            "cache": server.value(CACHE),
-            "rule": rule,
-            "value": value,
-            "policies": [{"name": p.name, "options": [_option(o, server.given) for o in p.options]} for p in policies],
-            "rules": [_option(rule.option, server.given) for rule in RULES.values()],
-            "general": [_option(o, server.given) for o in (BLOCK_LENGTH, HORIZON, GEN_LENGTH)],
+            "cache": usual.cache,
+            "rule": usual.rule.option.name,
+            "value": usual.rule_value,
+            "policies": [{"name": p.name, "options": [_option(o, defaults) for o in p.options]} for p in policies],
+            "rules": [_option(rule.option, defaults) for rule in rules],
+            "general": [_option(o, defaults) for o in general],
         }
     )
 

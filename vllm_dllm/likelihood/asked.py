@@ -64,6 +64,17 @@ class Asked:
             return self.strata
         return next(n for n in range(min(STRATA, self.draws), 0, -1) if self.draws % n == 0)
 
+    def check_attention(self, attention: str) -> None:
+        """Raise SettingError for an estimator that says nothing of a model whose attention is causal by blocks: masks in
+        its finished blocks are what it never sees, neither in training nor when it decodes."""
+        if self.estimator != "chain" and attention == "blocks":
+            raise _refusal(
+                "estimator",
+                self.estimator,
+                "chain with a model whose attention is causal by blocks, because such a model never sees masks in blocks "
+                "before the last",
+            )
+
     def plan(self, i: int, prompt: Sequence[int], target: Sequence[int], kind: str) -> "Plan":
         """What pair `i` takes; `kind` says how the model's authors draw masks (draws.py). Raises SettingError."""
         length = len(target)

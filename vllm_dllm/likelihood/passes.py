@@ -6,7 +6,8 @@
                               ...
 
 The canvas of a pass is the prompt and the target, what is masked replaced by the mask token: computed whole each time,
-for a key of the prompt depends on what is masked.
+for a key of the prompt depends on what is masked. Where attention is causal by blocks it ends with the block of what is
+read, and finished blocks are computed once (scoring.py).
 """
 
 from typing import Any, NamedTuple

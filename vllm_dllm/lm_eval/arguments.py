@@ -34,7 +34,7 @@ class Arguments:
     tokenizer: str | None = None
     num_concurrent: int = 64  # requests that wait for a server at once
 
-    estimator: str = "mc"
+    estimator: str | None = None  # None: `mc`; of a model whose attention is causal by blocks the only one, `chain`
     mc_num: int = 128  # draws a target; LLaDA's and Dream's scripts have 128
     strata: int | None = None  # draws that are spread evenly; None: the most up to 32 that divide mc_num
     seed: int = 1234  # LLaDA's script
@@ -53,11 +53,11 @@ class Arguments:
         """Every answer's length, where it is given: it counts before the task's `max_gen_toks`."""
         return self.settings.get(GEN_LENGTH.key)
 
-    @property
-    def asked(self) -> dict[str, Any]:
-        """What to ask a pair's likelihood by."""
-        asked: dict[str, Any] = {"estimator": self.estimator, "greedy": self.greedy}
-        if self.estimator == "mc":
+    def asked(self, attention: str = "full") -> dict[str, Any]:
+        """What to ask a pair's likelihood by, of a model of this attention."""
+        estimator = self.estimator or ("mc" if attention == "full" else "chain")
+        asked: dict[str, Any] = {"estimator": estimator, "greedy": self.greedy}
+        if estimator == "mc":
             strata = self.strata or max(n for n in range(1, 33) if self.mc_num % n == 0)
             asked |= {"mc_num": self.mc_num, "strata": strata, "seed": self.seed}
         return asked
@@ -79,6 +79,8 @@ def read(given: Mapping[str, Any]) -> Arguments:
         key = name if name.startswith("dllm_") else f"dllm_{name}"
         if name in OURS:
             found[name] = _checked(name, value)
+            if name in ("mc_num", "strata") and "estimator" not in given:
+                found["estimator"] = "mc"
         elif key in options():
             settings[key] = _setting(key, value)
         elif name in SAMPLING:
@@ -90,7 +92,7 @@ def read(given: Mapping[str, Any]) -> Arguments:
     for name in ("mc_num", "strata"):
         if arguments.estimator == "chain" and name in found:
             raise SettingError(f"{name}={found[name]!r} is not allowed with estimator=chain: it is for estimator=mc")
-    Asked(**arguments.asked)
+    Asked(**arguments.asked())
     return arguments
 
 

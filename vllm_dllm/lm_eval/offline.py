@@ -60,7 +60,7 @@ class Offline:
 
     def loglikelihood(self, pairs: Sequence[tuple[list[int], list[int]]]) -> Iterator[tuple[int, float, bool | None]]:
         """(place in `pairs`, log probability, whether greedy decoding gives the target) of each prompt and target."""
-        asked = self.arguments.asked
+        asked = self.arguments.asked(self.family.attention)
         start, passes = 0, 0
         for stop, (_, target) in enumerate(pairs, 1):
             passes += asked.get("mc_num", len(target))

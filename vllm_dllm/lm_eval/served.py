@@ -63,7 +63,7 @@ class Served:
     def loglikelihood(self, pairs: Sequence[tuple[list[int], list[int]]]) -> Iterator[tuple[int, float, bool | None]]:
         """(place in `pairs`, log probability, whether greedy decoding gives the target) of each prompt and target, as they
         are scored. Raises SettingError with the server's words for what is refused."""
-        asked = self.arguments.asked | {"model": self.name}
+        asked = self.arguments.asked("full" if self.family is None else self.family.attention) | {"model": self.name}
         if CFG_SCALE.key in self.settings:
             asked[CFG_SCALE.name] = self.settings[CFG_SCALE.key]
 

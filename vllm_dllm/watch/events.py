@@ -30,6 +30,7 @@ class Begun(msgspec.Struct, tag=True):
     unmasked_in: bytes  # int32
     prompt_len: int
     response_end: int
+    decoded_end: int  # behind what overflows it
     page_size: int
     state: State
 

@@ -174,15 +174,21 @@ def _begun(req_id: str, topics: list[str], decoding: Decoding) -> Begun:
         id=req_id,
         topics=topics,
         cache=decoding.policy.name,
-        rule=f"{decoding.rule.option.name} {decoding.settings.rule_value}",
+        rule=_rule(decoding),
         tokens=canvas.tokens.tobytes(),
         given=canvas.given.tobytes(),
         unmasked_in=canvas.unmasked_in.tobytes(),
         prompt_len=canvas.prompt_len,
         response_end=canvas.response_end,
+        decoded_end=canvas.decoded_end,
         page_size=decoding.pages.page_size,
         state=_state(decoding),
     )
+
+
+def _rule(decoding: Decoding) -> str:
+    name, value = decoding.rule.option.name, decoding.settings.rule_value
+    return name if value is None else f"{name} {value}"
 
 
 def _state(decoding: Decoding) -> State:

@@ -97,6 +97,7 @@ def _event(event: Event) -> dict[str, Any]:
         "unmasked_in": np.frombuffer(event.unmasked_in, np.int32).tolist(),
         "prompt_len": event.prompt_len,
         "response_end": event.response_end,
+        "decoded_end": event.decoded_end,
         "page_size": event.page_size,
     }
 

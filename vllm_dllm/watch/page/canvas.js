@@ -86,12 +86,15 @@ export class Canvas {
     const state = {end: length, dropped_from: length, block: [first, length], pages: ""};
     this.take({
       tokens, given: [[0, first]], unmasked_in: Array(length).fill(-1), prompt_len: first, response_end: length,
-      cache: line.cache, rule: "", page_size: length, passes: 0, ...state,
+      decoded_end: length, cache: line.cache, rule: "", page_size: length, passes: 0, ...state,
     });
-    line.unmasked.forEach((numbers, pass) => this.take({
-      pass, existed: length, computed: [], refreshed: {}, unmasked: numbers.map((n) => n + first),
-      put: numbers.map((n) => line.output_ids[n]), queries: line.query_tokens[pass], passes: pass + 1, ...state,
-    }));
+    line.unmasked.forEach((all, pass) => {
+      const numbers = all.filter((n) => n < line.gen_length); // what overflows the response is not in the file
+      this.take({
+        pass, existed: length, computed: [], refreshed: {}, unmasked: numbers.map((n) => n + first),
+        put: numbers.map((n) => line.output_ids[n]), queries: line.query_tokens[pass], passes: pass + 1, ...state,
+      });
+    });
     this.take({ended: line.finish_reason});
   }
 
@@ -202,7 +205,8 @@ export class Canvas {
   cell(i, token, masked, fresh, computed, block, end, frame) {
     const {whole} = this, cell = this.cells.children[i];
     let kind = "cell";
-    if (i < whole.prompt_len || i >= whole.response_end) kind += " prompt";
+    if (i < whole.prompt_len || i >= whole.decoded_end) kind += " prompt";
+    else if (i >= whole.response_end) kind += " overflow";
     else if (this.given[i]) kind += " given";
     if (masked) kind += " masked";
     if (masked && i >= frame.dropped_from) kind += " dropped";

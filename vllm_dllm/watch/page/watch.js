@@ -174,7 +174,7 @@ function form(set, cache) {
   };
   const fillRule = () => {
     const option = settings.rules.find((r) => r.name === rules.value);
-    const usual = {threshold: 0.9, factor: 1, steps: 32, tokens_per_step: 2, entropy_bound: 0.2};
+    const usual = {threshold: 0.9, factor: 1, steps: 32, tokens_per_step: 2, entropy_bound: 0.2, denoising_steps: 4};
     const value = rules.value === settings.rule ? settings.value : option.default ?? usual[option.name] ?? option.low ?? 1;
     rule.replaceChildren(slider(option, value));
   };
