@@ -29,7 +29,7 @@ def read_by(option: Option) -> str:
     if option.server_only:
         return "the server"
     if option.request_only:
-        return "every request, not the server"
+        return "; ".join(filter(None, (option.read_by, "every request, not the server")))
     if option in RULE_OPTIONS:
         return "the rule it chooses"
     readers = ", ".join(f"`{policy.name}`" for policy in OURS if option in policy.options)

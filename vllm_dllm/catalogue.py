@@ -37,7 +37,7 @@ def sees_all(choice: Choice) -> bool:
 
 
 IN_BLOCKS = ", ".join(f"`{rule.option.key}`" for rule in RULES.values() if rule.needs_blocks)
-FULL = "models in which every position sees all"
+FULL = SUFFIX.read_by  # models in which every position sees all
 CACHE = Option("cache", str, "none", "the caching policy", choices=tuple(POLICIES))
 BLOCK_LENGTH = Option(
     "block_length",

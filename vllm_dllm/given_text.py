@@ -74,7 +74,14 @@ class Suffix(TextOption):
 TEMPLATE = Template(
     "template", list, None, "the response: given text, and numbers of masked positions between it", request_only=True
 )
-SUFFIX = Suffix("suffix", str, None, "text behind the response, neither returned nor counted", request_only=True)
+SUFFIX = Suffix(
+    "suffix",
+    str,
+    None,
+    "text behind the response, neither returned nor counted",
+    request_only=True,
+    read_by="models in which every position sees all",
+)
 
 
 @dataclass(frozen=True)
