@@ -4,8 +4,11 @@ import numpy as np
 import torch
 
 from vllm_dllm.canvas import Canvas
+from vllm_dllm.causal_blocks import CausalBlocks
 from vllm_dllm.constraints import Constraint, admitted
+from vllm_dllm.constraints.bad_words import BadWords
 from vllm_dllm.constraints.ends import NoEndBeforeGiven
+from vllm_dllm.constraints.penalties import Penalties
 from vllm_dllm.frontier import Blocks
 from vllm_dllm.messages import Edits, Readout
 from vllm_dllm.worker.edits import apply
@@ -51,6 +54,24 @@ def test_no_end_token_in_front_of_given_text():
     NoEndBeforeGiven([3, 2]).edit(canvas, np.asarray([2, 3, 5, 6]), found)
     (lines, tokens), *more = found.barred
     assert not more and list(zip(lines.tolist(), tokens.tolist(), strict=True)) == [(0, 2), (0, 3), (1, 2), (1, 3)]
+
+
+def test_what_overflows_the_response_is_none_of_it():
+    """Canvas: prompt of 3, response 5 m, overflow m 6 m: no word ends there, and no token there is known or of the prompt."""
+    canvas = Canvas([7, 7, 8], 2, MASK, CausalBlocks(4, commits=False), overflow=3)
+    canvas.unmask(np.asarray([3]), np.asarray([5]))
+    canvas.unmask(np.asarray([6]), np.asarray([6]))
+    words, reads = BadWords([[9, 4], [5, 9]]), np.asarray([4, 5, 7])
+    assert words.admits(canvas, 4, 4) and not words.admits(canvas, 4, 9)
+    words.fix(canvas, 4, 9)
+    assert words.admits(canvas, 5, 4), "a word that reaches beyond the response"
+    found = Edits()
+    words.edit(canvas, reads, found)
+    assert [(lines.tolist(), tokens.tolist()) for lines, tokens in found.barred] == [([0], [9])]
+    found = Edits()
+    Penalties(repetition=2.0, presence=1.0).edit(canvas, reads, found)
+    (adjusted,) = found.adjusted
+    assert adjusted.tokens.tolist() == [5, 7, 8] and adjusted.shift.tolist() == [-1, 0, 0]
 
 
 class Different(Constraint):

@@ -59,6 +59,13 @@ def test_draws_are_spread_over_the_authors_batch_where_it_divides_them(mc_num, s
     assert asked == {"estimator": "mc", "greedy": False, "mc_num": mc_num, "strata": strata, "seed": 1234}
 
 
+def test_a_model_that_is_causal_by_blocks_is_asked_by_the_chain():
+    """Unless draws are asked for, which the engine then refuses by name."""
+    assert read({"pretrained": "x"}).asked("blocks") == {"estimator": "chain", "greedy": False}
+    assert read({"pretrained": "x"}).asked()["estimator"] == "mc"
+    assert read({"pretrained": "x", "mc_num": 8}).asked("blocks")["estimator"] == "mc"
+
+
 def commands() -> list[str]:
     """Each command of docs/evaluation.md, with what its variables stand for."""
     variables, found = {}, []
