@@ -31,6 +31,7 @@ class BlockCausal:
         self.llada2 = config["model_type"] == "llada2_moe"
         self.heads, self.kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
         self.size = config.get("head_dim") or config["hidden_size"] // self.heads
+        self.names = {"embed": "model.word_embeddings" if self.llada2 else "model.embed_tokens"}
         self.weights = self.random_weights(seed) if weights is None else {k: w.float() for k, w in weights.items()}
 
     @classmethod
@@ -48,7 +49,8 @@ class BlockCausal:
     @torch.inference_mode()
     def logits(self, ids: Sequence[int], block_length: int) -> torch.Tensor:
         """[len(ids), vocabulary]."""
-        x = self.weights["model.word_embeddings.weight" if self.llada2 else "model.embed_tokens.weight"][list(ids)]
+        embedding = self.weights[f"{self.names['embed']}.weight"]
+        x = embedding[list(ids)]
         sees = causal_by_blocks(len(ids), block_length)
         for layer in range(self.config["num_hidden_layers"]):
             at = f"model.layers.{layer}."
@@ -57,7 +59,7 @@ class BlockCausal:
             x = x + (self._experts(f"{at}mlp", h) if self.is_sparse(layer) else self._mlp(f"{at}mlp", h))
         x = self._norm("model.norm", x)
         if self.config["tie_word_embeddings"]:
-            return x @ self.weights["model.embed_tokens.weight"].T
+            return x @ embedding.T
         return self._linear("lm_head", x)
 
     def is_sparse(self, layer: int) -> bool:
@@ -155,7 +157,7 @@ class BlockCausal:
             linear(f"{at}.up_proj", size, width)
             linear(f"{at}.down_proj", width, size)
 
-        linear("model.word_embeddings" if self.llada2 else "model.embed_tokens", config["vocab_size"], width)
+        linear(self.names["embed"], config["vocab_size"], width)
         for layer in range(config["num_hidden_layers"]):
             at = f"model.layers.{layer}"
             norm(f"{at}.input_layernorm")

@@ -11,3 +11,9 @@ from common import Engine
 def sdar(tmp_path_factory) -> Iterator[Engine]:
     with closing(Engine("tiny-sdar", tmp_path_factory.mktemp("sdar") / "trace.jsonl")) as engine:
         yield engine
+
+
+@pytest.fixture(scope="package")
+def llada2(tmp_path_factory) -> Iterator[Engine]:
+    with closing(Engine("tiny-llada2", tmp_path_factory.mktemp("llada2") / "trace.jsonl")) as engine:
+        yield engine

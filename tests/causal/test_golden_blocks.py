@@ -4,7 +4,7 @@ import pytest
 from causal_cases import differences
 from common import golden
 
-FILES = [("sdar", "tiny-sdar", "sdar")]
+FILES = [("sdar", "tiny-sdar", "sdar"), ("llada2", "tiny-llada2", "llada2")]
 
 
 @pytest.mark.parametrize("fixture, model, source", FILES)

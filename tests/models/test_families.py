@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from block_causal import BlockCausal
+from block_causal_configs import LLADA2, SDAR_MOE
 from loaded import Loaded, engine_config
 from official import DREAM, LLADA, Checkpoint
 from official_moe import LLADA_MOE, MoECheckpoint
@@ -35,8 +37,10 @@ def test_what_decoding_and_the_worker_get_of_it(base, traits, sampler, tmp_path)
         Checkpoint(LLADA),
         Checkpoint(DREAM),
         MoECheckpoint(LLADA_MOE | {"num_key_value_heads": 2, "clip_qkv": 1.5}),
+        BlockCausal(LLADA2),
+        BlockCausal(SDAR_MOE),
     ],
-    ids=["llada", "dream", "llada-moe"],
+    ids=["llada", "dream", "llada-moe", "llada2", "sdar-moe"],
 )
 def test_layer_queries_are_those_that_the_attention_gets(made, dtype, tmp_path):
     loaded = Loaded(made.save(tmp_path), dtype=dtype)

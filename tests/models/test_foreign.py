@@ -16,9 +16,6 @@ from vllm_dllm.options import SettingError
 
 SERVED = "it serves LLaDA (LLaDAModelLM), Dream (DreamModel)"
 UNSERVED = [  # architecture, the model_type that its checkpoints have, its name
-    ("LLaDA2MoeModelLM", "llada2_moe", "LLaDA2"),
-    ("SDARForCausalLM", "sdar", "SDAR"),
-    ("SDARMoeForCausalLM", "sdar_moe", "SDAR-MoE"),
     ("Fast_dLLM_QwenForCausalLM", "Fast_dLLM_Qwen", "Fast-dLLM v2"),
     ("MMadaModelLM", "mmada", "MMaDA"),
 ]
@@ -165,10 +162,10 @@ def test_other_models_are_left_alone(tmp_path):
 
 
 def test_a_family_that_another_plugin_serves_is_not_refused(monkeypatch):
-    options = {"architectures": ["SDARForCausalLM"], "model_type": "sdar"}
+    options = {"architectures": ["WeDLMForCausalLM"], "model_type": "wedlm"}
     with pytest.raises(SettingError):
         refuse_unserved(options, ARCHITECTURES)
-    monkeypatch.setitem(ModelRegistry.models, "SDARForCausalLM", ModelRegistry.models["Qwen3ForCausalLM"])
+    monkeypatch.setitem(ModelRegistry.models, "WeDLMForCausalLM", ModelRegistry.models["Qwen3ForCausalLM"])
     refuse_unserved(options, ARCHITECTURES)
 
 

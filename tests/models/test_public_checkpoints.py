@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from block_causal_configs import LLADA2, SDAR, SDAR_MOE
 from common import CHECKPOINTS, MASK
 from loaded import Loaded, engine_config
 from official import DREAM, LLADA, Checkpoint
@@ -14,6 +15,12 @@ from test_illada import ILLADA
 
 from vllm_dllm.engine_config import model_traits
 from vllm_dllm.models import family_of
+
+
+def older(options: dict) -> dict:
+    """A config.json of SDAR that names neither block size nor mask token."""
+    return {key: value for key, value in options.items() if key not in ("block_size", "mask_token_id")}
+
 
 LLADA_8B = LLADA | {
     "d_model": 4096,
@@ -67,6 +74,65 @@ ILLADA_8B = ILLADA | {
     "num_key_value_heads": 8,
     "vocab_size": 155136,
 }
+LLADA2_MINI = {k: v for k, v in LLADA2.items() if k not in ("mask_token_id", "eos_token_id")} | {
+    "head_dim": 128,
+    "hidden_size": 2048,
+    "intermediate_size": 5120,
+    "max_position_embeddings": 16384,
+    "max_window_layers": 28,
+    "moe_intermediate_size": 512,
+    "n_group": 8,
+    "num_attention_heads": 16,
+    "num_experts": 256,
+    "num_experts_per_tok": 8,
+    "num_hidden_layers": 20,
+    "num_key_value_heads": 4,
+    "pad_token_id": 156892,
+    "rotary_dim": 64,
+    "topk_group": 4,
+    "vocab_size": 157184,
+}
+LLADA2_FLASH = LLADA2_MINI | {
+    "hidden_size": 4096,
+    "intermediate_size": 9216,
+    "moe_intermediate_size": 1024,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 32,
+}
+SDARS = {
+    "bos_token_id": 151643,
+    "eos_token_id": 151643,
+    "head_dim": 128,
+    "mask_token_id": 151669,
+    "max_position_embeddings": 32768,
+    "num_key_value_heads": 8,
+    "vocab_size": 151936,
+}
+SDAR_1_7B = (
+    SDAR | SDARS | {"hidden_size": 2048, "intermediate_size": 6144, "num_attention_heads": 16, "num_hidden_layers": 28}
+)
+SDAR_4B = SDAR_1_7B | {
+    "hidden_size": 2560,
+    "intermediate_size": 9728,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 36,
+}
+SDAR_8B = SDAR_4B | {"hidden_size": 4096, "intermediate_size": 12288}
+SDAR_30B = (
+    SDAR_MOE
+    | SDARS
+    | {
+        "hidden_size": 2048,
+        "intermediate_size": 6144,
+        "max_window_layers": 48,
+        "moe_intermediate_size": 768,
+        "num_attention_heads": 32,
+        "num_experts": 128,
+        "num_experts_per_tok": 8,
+        "num_hidden_layers": 48,
+        "num_key_value_heads": 4,
+    }
+)
 NEWER = {"dtype": "bfloat16", "transformers_version": "4.57.1"}  # what a later transformers saves
 PUBLIC = {  # checkpoint -> its config.json, mask token and family
     "GSAI-ML/LLaDA-8B-Base": (LLADA_8B, 126336, "LLaDA"),
@@ -84,7 +150,21 @@ PUBLIC = {  # checkpoint -> its config.json, mask token and family
     "inclusionAI/LLaDA-MoE-7B-A1B-Instruct": (MOE_7B | NEWER, 156895, "LLaDA-MoE"),
     "GSAI-ML/iLLaDA-8B-Base": (ILLADA_8B, 5, "iLLaDA"),
     "GSAI-ML/iLLaDA-8B-Instruct": (ILLADA_8B | NEWER, 5, "iLLaDA"),
+    "inclusionAI/LLaDA2.0-mini": (LLADA2_MINI, 156895, "LLaDA2.0"),
+    "inclusionAI/LLaDA2.0-flash": (LLADA2_FLASH | NEWER | {"sliding_window": 4096}, 156895, "LLaDA2.0"),
+    "JetLM/SDAR-1.7B-Chat": (SDAR_1_7B, 151669, "SDAR"),
+    "JetLM/SDAR-4B-Chat": (SDAR_4B, 151669, "SDAR"),
+    "JetLM/SDAR-8B-Chat": (SDAR_8B, 151669, "SDAR"),
+    "JetLM/SDAR-8B-Chat, older": (older(SDAR_8B), 151669, "SDAR"),
+    "JetLM/SDAR-4B-Chat-b32": (SDAR_4B | {"block_size": 32}, 151669, "SDAR"),
+    "Gen-Verse/TraDo-4B-Instruct": (older(SDAR_4B), 151669, "SDAR"),
+    "Gen-Verse/TraDo-8B-Instruct": (older(SDAR_8B), 151669, "SDAR"),
+    "JetLM/SDAR-30B-A3B-Chat": (SDAR_30B, 151669, "SDAR-MoE"),
+    "JetLM/SDAR-30B-A3B-Chat, older": (older(SDAR_30B), 151669, "SDAR-MoE"),
 }
+
+# family whose attention is causal by blocks -> the block length that nobody names, and its authors' threshold
+BLOCKS = {"SDAR": (4, 0.85), "SDAR-MoE": (4, 0.85), "LLaDA2.0": (32, 0.95)}
 
 
 def folder(path: Path, options: dict) -> Path:
@@ -106,6 +186,9 @@ def test_public_configs(name, tmp_path):
     traits = model_traits(config)
     assert (traits.mask_id, traits.row_shift, traits.steps) == (mask, shift, steps)
     assert family_of(config.model_config).name == family
+    block = BLOCKS.get(family, (None, None))
+    assert (traits.block_length, traits.dynamic_threshold) == (options.get("block_size", block[0]), block[1])
+    assert config.model_config.get_sliding_window() is None
 
 
 # ---- layouts that no architecture's name tells: the user says which decoding they are for ----

@@ -8,11 +8,13 @@ from vllm_dllm.models.dream import DREAM
 from vllm_dllm.models.family import Family
 from vllm_dllm.models.illada import ILLADA
 from vllm_dllm.models.llada import LLADA
+from vllm_dllm.models.llada2_moe import LLADA2_MOE
 from vllm_dllm.models.llada_moe import LLADA_MOE
 from vllm_dllm.models.llada_v import LLADA_V
 from vllm_dllm.models.sdar import SDAR
+from vllm_dllm.models.sdar_moe import SDAR_MOE
 
-FAMILIES = (LLADA, DREAM, LLADA_MOE, ILLADA, LLADA_V, SDAR)
+FAMILIES = (LLADA, DREAM, LLADA_MOE, ILLADA, LLADA_V, SDAR, SDAR_MOE, LLADA2_MOE)
 # architecture in config.json -> the family that serves it
 ARCHITECTURES = {architecture: family for family in FAMILIES for architecture in family.architectures}
 

@@ -49,12 +49,13 @@ def require(hf: PretrainedConfig, options: Mapping[str, Any]) -> None:
             raise refusal(option, value, repr(allowed))
 
 
-def check_rope(hf: PretrainedConfig) -> None:
-    """Rotary embeddings without scaling, and full attention in every layer."""
+def check_rope(hf: PretrainedConfig, rotated: float = 1) -> None:
+    """Rotary embeddings without scaling, of the share `rotated` of every head, and full attention in every layer."""
     for option in ("rope_scaling", "rope_parameters"):  # the second is what transformers 5 saves
         rope = getattr(hf, option, None) or {}
-        if rope.get("rope_type", rope.get("type", "default")) != "default" or rope.get("partial_rotary_factor", 1) != 1:
-            raise refusal(option, rope, "without scaling: rope_type 'default', partial_rotary_factor 1")
+        scaled = rope.get("rope_type", rope.get("type", "default")) != "default"
+        if scaled or rope.get("partial_rotary_factor", rotated) != rotated:
+            raise refusal(option, rope, f"without scaling: rope_type 'default', partial_rotary_factor {rotated}")
     if set(getattr(hf, "layer_types", None) or ()) - {"full_attention"}:
         raise refusal("layer_types", hf.layer_types, "'full_attention' for every layer")
 
@@ -70,9 +71,14 @@ def check_sizes(hf: PretrainedConfig) -> None:
 
 def check_heads(hf: PretrainedConfig) -> None:
     heads, kv_heads = hf.num_attention_heads, hf.num_key_value_heads
-    if heads % kv_heads:
+    if kv_heads < 1 or heads % kv_heads:
         allowed = f"a divisor of {name(hf, 'num_attention_heads')}={heads}"
         raise refusal(name(hf, "num_key_value_heads"), kv_heads, allowed)
+
+
+def check_blocks(hf: PretrainedConfig) -> None:
+    if hf.block_size < 1:
+        raise refusal("block_size", hf.block_size, "at least 1")
 
 
 # ---- for every family ----

@@ -17,11 +17,9 @@ from vllm_dllm.options import SettingError
 KNOWN = {
     "DreamVLModel": "Dream-VL",
     "Fast_dLLM_QwenForCausalLM": "Fast-dLLM v2",
-    "LLaDA2MoeModelLM": "LLaDA2",
     "LlavaLladaForMaskedDiffusion": "LaViDa",
     "MMadaModelLM": "MMaDA",
     "RND1LM": "RND1",
-    "SDARMoeForCausalLM": "SDAR-MoE",
     "WeDLMForCausalLM": "WeDLM",
 }
 

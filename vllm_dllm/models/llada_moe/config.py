@@ -50,6 +50,9 @@ class LLaDAMoEConfig(PretrainedConfig):
         if self.moe_layer_freq is None:
             self.moe_layer_freq = [1] * self.num_hidden_layers
 
+    def is_sparse(self, layer: int) -> bool:
+        return self.moe_layer_freq is None or bool(self.moe_layer_freq[layer])
+
     @property
     def columns(self) -> list[str]:
         """The options that say how wide its MLPs are."""

@@ -1,18 +1,18 @@
 """LLaDA-MoE (arXiv:2509.24389): a Llama without a causal mask, with norms of q and k, and experts for an MLP."""
 
 import re
+from functools import partial
 
 import torch
 from torch import nn
-from transformers import PretrainedConfig
 from vllm.config import VllmConfig
 from vllm.model_executor.layers.fused_moe import FusedMoEFactory, GateLinear
-from vllm.model_executor.layers.layernorm import RMSNorm
-from vllm.model_executor.models.llama import LlamaDecoderLayer, LlamaMLP
-from vllm.model_executor.models.utils import WeightsMapper, extract_layer_index
+from vllm.model_executor.models.llama import LlamaMLP
+from vllm.model_executor.models.utils import WeightsMapper
 
 from vllm_dllm.models.head_norms import HeadNormAttention
 from vllm_dllm.models.llama import BidirectionalLlama
+from vllm_dllm.models.sparse import STACKED, SparseLayer, stacked_mlp
 
 
 class LLaDAMoEAttention(HeadNormAttention):
@@ -74,38 +74,8 @@ class Experts(nn.Module):
         return self.experts(hidden_states=hidden, router_logits=logits)
 
 
-class LLaDAMoELayer(LlamaDecoderLayer):
-    def __init__(
-        self,
-        vllm_config: VllmConfig,
-        prefix: str = "",
-        config: PretrainedConfig | None = None,
-        attn_layer_type: type[nn.Module] = LLaDAMoEAttention,
-    ):
-        nn.Module.__init__(self)  # not Llama's, which would make a dense MLP
-        config = config or vllm_config.model_config.hf_config
-        self.self_attn = attn_layer_type(
-            config,
-            config.hidden_size,
-            config.num_attention_heads,
-            config.num_key_value_heads,
-            max_position_embeddings=config.max_position_embeddings,
-            quant_config=vllm_config.quant_config,
-            cache_config=vllm_config.cache_config,
-            prefix=f"{prefix}.self_attn",
-        )
-        if config.moe_layer_freq[extract_layer_index(prefix)]:
-            self.mlp = Experts(vllm_config, f"{prefix}.mlp")
-        else:
-            self.mlp = LlamaMLP(
-                config.hidden_size,
-                config.dense_intermediate_size,
-                config.hidden_act,
-                vllm_config.quant_config,
-                prefix=f"{prefix}.mlp",
-            )
-        self.input_layernorm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.post_attention_layernorm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+class LLaDAMoELayer(SparseLayer):
+    experts_type = Experts
 
 
 class LLaDAMoEModelLM(BidirectionalLlama):
@@ -113,14 +83,6 @@ class LLaDAMoEModelLM(BidirectionalLlama):
 
     hf_to_vllm_mapper = WeightsMapper(
         orig_to_new_regex={re.compile(r"^(model\.layers\.\d+)\.shared_expert\."): r"\1.mlp.shared_expert."},
-        orig_to_new_stacked={  # not Llama's, which would take an expert's projections for an MLP's
-            ".q_proj": (".qkv_proj", "q"),
-            ".k_proj": (".qkv_proj", "k"),
-            ".v_proj": (".qkv_proj", "v"),
-            ".mlp.gate_proj": (".mlp.gate_up_proj", 0),
-            ".mlp.up_proj": (".mlp.gate_up_proj", 1),
-            ".shared_expert.gate_proj": (".shared_expert.gate_up_proj", 0),
-            ".shared_expert.up_proj": (".shared_expert.gate_up_proj", 1),
-        },
+        orig_to_new_stacked=STACKED | stacked_mlp("shared_expert"),
     )
-    layer_type = LLaDAMoELayer
+    layer_type = staticmethod(partial(LLaDAMoELayer, attn_layer_type=LLaDAMoEAttention))

@@ -2,7 +2,7 @@
 
 from transformers import PretrainedConfig
 
-from vllm_dllm.models.checks import check_heads, check_rope, refusal, require
+from vllm_dllm.models.checks import check_blocks, check_heads, check_rope, require
 
 # option -> the value that the layers are right for
 OPTIONS = {"hidden_act": "silu", "use_sliding_window": False}
@@ -13,5 +13,4 @@ def check(hf: PretrainedConfig) -> None:
     require(hf, OPTIONS)
     check_rope(hf)
     check_heads(hf)
-    if hf.block_size < 1:
-        raise refusal("block_size", hf.block_size, "at least 1")
+    check_blocks(hf)

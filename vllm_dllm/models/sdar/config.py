@@ -27,6 +27,7 @@ class SDARConfig(PretrainedConfig):
     rope_scaling: dict | None = None
     attention_bias: bool = False
     use_sliding_window: bool = False
+    sliding_window: int | None = None
     tie_word_embeddings: bool = False
     block_size: int = 4
     mask_token_id: int | None = None
@@ -39,3 +40,5 @@ class SDARConfig(PretrainedConfig):
         super().__post_init__(**for_layers(kwargs))
         if self.num_key_value_heads is None:
             self.num_key_value_heads = self.num_attention_heads
+        if not self.use_sliding_window:
+            self.sliding_window = None  # vLLM would take the number alone for a window
