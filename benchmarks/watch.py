@@ -56,7 +56,7 @@ def main() -> None:
     options = parser.parse_args()
     llm = LLM(options.model, max_model_len=1024, additional_config={"dllm_cache": "dual", "dllm_watch": True})
     scheduler = llm.llm_engine.engine_core.engine_core.scheduler
-    clock = Clock(scheduler.feed)
+    clock = Clock(scheduler.listeners.feed)
     params = SamplingParams(temperature=0, max_tokens=options.max_tokens, ignore_eos=True)
     prompts = [f"<|startoftext|><|user|>count {i} by 4 x6<|assistant|>" for i in range(options.requests)]
     print("| who looks | microseconds a step | of a step |\n| --- | ---: | ---: |")
@@ -66,7 +66,7 @@ def main() -> None:
         ("one, at eight more", [EVENTS, FIRST, *(f"{REQUEST}{i}-" for i in range(20, 28))]),
     ):
         socket = zmq.Context.instance().socket(zmq.SUB)
-        socket.connect(scheduler.feed.socket.getsockopt(zmq.LAST_ENDPOINT))
+        socket.connect(scheduler.listeners.feed.socket.getsockopt(zmq.LAST_ENDPOINT))
         for topic in topics:
             socket.subscribe(topic.encode())
         time.sleep(0.5)  # until the feed has been told

@@ -14,7 +14,7 @@ from vllm.v1.metrics.stats import SchedulerStats
 from vllm.v1.request import Request, RequestStatus
 
 from vllm_dllm.carried_records import attach, carry
-from vllm_dllm.catalogue import OVERLAP, TRACE, WATCH
+from vllm_dllm.catalogue import OVERLAP
 from vllm_dllm.constraints import Constraint
 from vllm_dllm.decoding import Decoding, NotFinite, Sampling, choose_together
 from vllm_dllm.engine_config import allow_overlap, model_traits, server_settings
@@ -22,9 +22,9 @@ from vllm_dllm.failed import NOT_FINITE, add_failed, end_failed
 from vllm_dllm.format_carrier import carrier_of
 from vllm_dllm.given_text import GivenText, given_text
 from vllm_dllm.images import Images, placed
+from vllm_dllm.listeners import Listeners
 from vllm_dllm.loaded_formats import LoadedFormats
 from vllm_dllm.messages import Observation
-from vllm_dllm.metrics import StepCounts
 from vllm_dllm.models.ends import ends_of
 from vllm_dllm.overlap import Overlap
 from vllm_dllm.packing import pack
@@ -34,10 +34,7 @@ from vllm_dllm.running import Running, Task
 from vllm_dllm.scored import add_scored, end_scored, prompt_logprobs, scoring_of
 from vllm_dllm.scoring import Scoring
 from vllm_dllm.settings import Settings
-from vllm_dllm.trace import Trace
 from vllm_dllm.vllm_messages import DllmModelRunnerOutput, DllmSchedulerOutput, logprobs_lists
-from vllm_dllm.watch.address import place
-from vllm_dllm.watch.feed import Feed
 
 
 class Asks(NamedTuple):
@@ -65,10 +62,7 @@ class DllmScheduler(Scheduler):
         ends_of(self.vllm_config.model_config)  # known from now on
         self.active: dict[str, Running] = {}  # the running requests
         self.steps: dict[int, list[tuple[str, Running, Pass]]] = {}  # the steps in flight, by number
-        trace = self.settings.value(TRACE)
-        self.trace = None if trace is None else Trace(trace)
-        self.feed = Feed(*place(self.vllm_config)) if self.settings.value(WATCH) else None
-        self.counts = StepCounts()
+        self.listeners = Listeners(self.vllm_config, self.settings)
         self.formats = LoadedFormats()
         self.seconds: dict[str, Request] = {}  # what holds the pages of a guided request's second canvas, by its id
         # an embedding for every KV slot: as long as there are pages, there is room for images
@@ -112,8 +106,7 @@ class DllmScheduler(Scheduler):
 
     def schedule(self, throttle_prefills: bool = False) -> DllmSchedulerOutput:
         self.current_step += 1
-        if self.feed is not None:
-            self.feed.listen()
+        self.listeners.step_begins()
         if not self.running:
             self.overlap.rest()
         most = self.overlap.most(min(len(self.running) + len(self.waiting), self.max_num_active_reqs))
@@ -162,8 +155,7 @@ class DllmScheduler(Scheduler):
         running, planned = self.active[request.request_id], self._planned(request)
         running.planned, running.in_flight = None, True
         request.num_in_flight_tokens += planned.tokens
-        if self.feed is not None:
-            self.feed.sent(request.request_id, running.decoding)
+        self.listeners.sent(request.request_id, running.decoding)
         return planned
 
     def _choose(self, most: int) -> tuple[list[Request], list[Request]]:
@@ -240,7 +232,7 @@ class DllmScheduler(Scheduler):
         return True
 
     def _start(self, request: Request, settings: Settings, text: GivenText) -> Running:
-        scoring, decodes = scoring_of(request, self.traits, settings, recorded=self.trace is not None)
+        scoring, decodes = scoring_of(request, self.traits, settings, recorded=self.listeners.recorded)
         decoding = self._decoding(request, settings, text) if decodes else None
         first = scoring or decoding
         assert first is not None
@@ -264,7 +256,7 @@ class DllmScheduler(Scheduler):
             sampling,
             self.traits,
             self.block_size,
-            recorded=self.trace is not None,
+            recorded=self.listeners.recorded,
             text=text,
             constraints=self._constraints(params, settings, text),
             ends=ends_of(self.vllm_config.model_config).of_text_and_turn,
@@ -293,7 +285,7 @@ class DllmScheduler(Scheduler):
             assert isinstance(model_runner_output, DllmModelRunnerOutput)
             self.overlap.came(len(model_runner_output.req_ids), len(self.running), alone=len(self.steps) == 1)
             broken, scored = self._observe(scheduler_output, model_runner_output)
-            self.counts.count("failed_requests", len(broken))
+            self.listeners.failed(len(broken))
             records = {i: carry(d) for i, d in self._recorded(model_runner_output, broken)}
             failed = end_failed(self, broken)
             ended = end_scored(self, scored)
@@ -301,8 +293,7 @@ class DllmScheduler(Scheduler):
         add_failed(outputs, failed)
         add_scored(outputs, ended)
         attach(outputs, records)
-        if self.feed is not None:
-            self.feed.tell(self.active, len(self.waiting))
+        self.listeners.step_ended(self.active, len(self.waiting))
         return outputs
 
     def _recorded(self, output: DllmModelRunnerOutput, broken: Collection[str]) -> Iterator[tuple[str, Decoding]]:
@@ -353,9 +344,7 @@ class DllmScheduler(Scheduler):
                     for pages in self.active[req_id].pages:
                         self._wipe(pages)
                 else:
-                    self.counts.add_pass(req_id, decoding, done, finished)
-                    if self.feed is not None:
-                        self.feed.passed(req_id, decoding, done, finished)
+                    self.listeners.passed(req_id, decoding, done, finished)
                     tokens = decoding.take_tokens()
                     if isinstance(decoding, Scoring):
                         if decoding.done and not running.goes_on():
@@ -381,7 +370,7 @@ class DllmScheduler(Scheduler):
     def make_stats(self, *args: Any, **kwargs: Any) -> SchedulerStats | None:
         stats = super().make_stats(*args, **kwargs)
         if stats is not None:
-            stats.waiting_lora_adapters = self.counts.take()  # the carrier: metrics.py says why
+            stats.waiting_lora_adapters = self.listeners.counts.take()  # the carrier: metrics.py says why
         return stats
 
     def reset_prefix_cache(self, reset_running_requests: bool = False, reset_connector: bool = False) -> bool:
@@ -406,11 +395,7 @@ class DllmScheduler(Scheduler):
     def _free_request(self, request: Request, delay_free_blocks: bool = False):
         running = self.active.pop(request.request_id, None)
         if running is not None:
-            self.counts.end_request(request.request_id, running.passes)
-            if self.trace is not None:
-                self.trace.write(request, running.decoding)
-            if self.feed is not None:
-                self.feed.ended(request.request_id, str(request.get_finished_reason()))
+            self.listeners.ended(request, running)
         return super()._free_request(request, delay_free_blocks)
 
     def _free_request_blocks(self, request: Request):

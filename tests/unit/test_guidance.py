@@ -63,7 +63,7 @@ def test_a_guided_request_is_two_canvases(scheduler):  # noqa: F811
     assert batch.token_ids[batch.query_starts[2] :].tolist() == [MASK] * CANVAS
     assert scheduler.check_integrity() == 2
     finish(scheduler, step)
-    counts = scheduler.counts.counts
+    counts = scheduler.listeners.counts.counts
     assert counts["passes"] == 2 and counts["computed_tokens"] == counts["cacheless_tokens"] == 3 * CANVAS
     partial = scheduler.schedule()
     assert partial.num_scheduled_tokens == {"a": 32, "b": 16}

@@ -149,7 +149,7 @@ def test_a_cache_reset_books_no_pass_in_flight_as_another(scheduler):
     scheduler.reset_prefix_cache(reset_running_requests=True)
     assert scheduler.active["a"].decoding.pages.num_stale == 2
     finish(scheduler, partial)
-    assert scheduler.counts.counts["full_passes"] == 2 and scheduler.counts.counts["passes"] == 4
+    assert scheduler.listeners.counts.counts["full_passes"] == 2 and scheduler.listeners.counts.counts["passes"] == 4
     assert scheduler.schedule().num_scheduled_tokens == {"a": PROMPT + 32, "b": PROMPT + 32}
 
 
@@ -190,7 +190,7 @@ def test_what_was_read_over_keys_of_other_weights_is_not_taken(scheduler):
     assert again.num_scheduled_tokens == {"a": PROMPT + 32, "b": 16}
     finish(scheduler, again, weights=1)
     assert passes() == [3, 3] and scheduler.schedule().num_scheduled_tokens["a"] == 16
-    assert scheduler.counts.counts["passes"] == 6
+    assert scheduler.listeners.counts.counts["passes"] == 6
 
 
 def test_a_pass_that_is_done_again_waits_for_room_and_not_as_a_partial_one(scheduler):
@@ -228,7 +228,7 @@ def test_a_request_without_finite_numbers_ends_alone(scheduler):
     outputs = scheduler.update_from_output(step, answer(step, broken=("b",)))
     (ended,) = [o for o in outputs[0].outputs if o.finish_reason is not None]
     assert ended.request_id == "b" and "not finite" in ended.stop_reason
-    assert scheduler.check_integrity() == 2 and scheduler.counts.counts["failed_requests"] == 1
+    assert scheduler.check_integrity() == 2 and scheduler.listeners.counts.counts["failed_requests"] == 1
     following = scheduler.schedule()
     assert list(following.num_scheduled_tokens) == ["a", "c"] and following.batch.wipe == pages
     finish(scheduler, following)
