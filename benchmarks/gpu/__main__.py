@@ -35,7 +35,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path += [str(HERE.parent), str(HERE.parent.parent / "tests"), str(HERE.parent.parent / "tests" / "golden")]
+TESTS = HERE.parent.parent / "tests"
+sys.path += [str(HERE.parent), str(TESTS), str(TESTS / "golden"), str(TESTS / "causal")]
 
 import check  # noqa: E402
 import figures  # noqa: E402

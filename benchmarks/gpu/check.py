@@ -18,6 +18,7 @@ from parts import Parts, say
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ("tiny-llada", "tiny-dream", "tiny-llada-moe", "tiny-llada-v")
+BY_BLOCKS = {"tiny-sdar": "sdar", "tiny-llada2": "llada2"}  # attention causal by blocks; the golden files' sources
 LIKELIHOODS = ("tiny-llada", "tiny-dream")  # which have golden files of them
 CUDA = torch.cuda.is_available()
 PARALLEL = CUDA  # the groups share the device, for nothing is timed
@@ -39,6 +40,7 @@ def groups(args: argparse.Namespace) -> dict[str, list[str]]:
     golden = {f"{dtype}-{model}": ["together", "alone"] for dtype in ("float32", "bfloat16") for model in MODELS}
     for model in LIKELIHOODS:
         golden[f"float32-{model}"].append("likelihoods")
+    golden |= {f"float32-{model}": ["by-blocks"] for model in BY_BLOCKS}
     ours = {"serve": ["http"], "overlap": ["by-turns"]} | ({"sleep": ["levels"]} if CUDA else {})
     return {"kernels": list(KERNELS), **golden, "synchronisations": ["where"], **ours}
 
@@ -86,7 +88,11 @@ def golden(dtype: str, model: str, args: argparse.Namespace, parts: Parts) -> No
         arguments["gpu_memory_utilization"] = 0.1  # several engines share the device
         if dtype == "float32":
             arguments["attention_backend"] = "TRITON_ATTN"
-    if model == "tiny-llada":
+    if model in BY_BLOCKS:
+        with closing(Engine(model, args.out / f"trace-{dtype}-{model}.jsonl", **arguments)) as engine:
+            parts("by-blocks", lambda: by_blocks(engine, model, few=6 if args.quick else None))
+        return
+    if model in LIKELIHOODS:
         arguments["additional_config"] = {"dllm_hidden_cache": True}
     every = cases(model)
     random.Random(0).shuffle(every)
@@ -125,6 +131,18 @@ def compare(engine, every: list, at_once: int, seconds: float, exact: bool) -> d
     if exact:
         say(f"{wrong} of {sum(c['cases'] for c in policies.values())} answers differ, {len(differing)} with the passes")
     return {"policies": policies, "differing": differing[:60], "ok": not exact or not wrong}
+
+
+def by_blocks(engine, model: str, few: int | None) -> dict:
+    """The golden cases of a model whose attention is causal by blocks, 16 at a time."""
+    from causal_cases import differences
+    from common import golden as golden_file
+
+    cases = golden_file(model, BY_BLOCKS[model])[:few]
+    differing = differences(engine, cases)
+    wrong = [difference for difference in differing if " instead of " in difference]
+    say(f"{len(wrong)} of {len(cases)} answers differ, {len(differing) - len(wrong)} in their passes")
+    return {"cases": len(cases), "differing": wrong + differing, "ok": not wrong}
 
 
 def likelihoods(engine, model: str, few: int) -> dict:
