@@ -35,8 +35,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-TESTS = HERE.parent.parent / "tests"
-sys.path += [str(HERE.parent), str(TESTS), str(TESTS / "golden"), str(TESTS / "causal")]
+ROOT = HERE.parent.parent
+sys.path += [str(HERE.parent), str(ROOT / "checkpoints")]
+sys.path += [str(ROOT / "tests" / part) for part in ("", "golden", "causal")]
 
 import check  # noqa: E402
 import figures  # noqa: E402
