@@ -4,7 +4,16 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
-from common import Engine
+import torch
+from block_causal import BlockCausal
+from common import CHECKPOINTS, Engine
+
+torch.set_num_threads(1)  # the matrices are tiny: more threads only wait for each other
+
+
+@pytest.fixture(scope="session")
+def plain_sdar() -> BlockCausal:
+    return BlockCausal.load(CHECKPOINTS / "tiny-sdar")
 
 
 @pytest.fixture(scope="package")

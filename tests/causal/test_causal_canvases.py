@@ -3,10 +3,9 @@
 import random
 
 import pytest
-from block_causal import BlockCausal
-from block_causal_loops import sdar as plain_sdar
+from block_causal_loops import sdar as loop
 from causal_cases import as_prompts, asked, prompts
-from common import CHECKPOINTS, EOS, MASK
+from common import EOS, MASK
 from settings import template
 
 from vllm_dllm.validation import Refusal
@@ -28,9 +27,9 @@ def forms(seed: int) -> list[tuple[list[int], list[int], dict]]:
     return found
 
 
-def test_given_text_is_seen_when_its_block_is_reached(sdar):
+def test_given_text_is_seen_when_its_block_is_reached(sdar, plain_sdar):
     """As a plain model has it, each alone and all at once, with and without a cache; a given block costs its keys."""
-    cases, model = forms(5), BlockCausal.load(CHECKPOINTS / "tiny-sdar")
+    cases = forms(5)
     ids = as_prompts([prompt for prompt, _, _ in cases])
     params = [asked(None, dllm_template=template(response), **own) for _, response, own in cases]
     together = sdar.run(ids, params)
@@ -39,8 +38,8 @@ def test_given_text_is_seen_when_its_block_is_reached(sdar):
     for case, (output, trace) in zip([*cases, cases[0], cases[5]], [*together, *alone], strict=True):
         prompt, response, own = case
         block, given = own["dllm_block_length"], {i: t for i, t in enumerate(response) if t != MASK}
-        want = plain_sdar(
-            model,
+        want = loop(
+            plain_sdar,
             prompt,
             len(response),
             block,

@@ -1,9 +1,8 @@
 """What is asked of tokens, where blocks reach beyond the response: formats, bad words, penalties, logprobs, seeds, `n`."""
 
 import pytest
-from block_causal import BlockCausal
 from causal_cases import as_prompts, asked, prompts
-from common import CHECKPOINTS, EOS, MASK
+from common import EOS, MASK
 from format_cases import FORMATS, FormatCase, spelling
 from format_cases import asked as format_of
 from hypothesis import HealthCheck, Phase, given, settings
@@ -79,11 +78,6 @@ def test_every_answer_is_valid(sdar):
     assert seen > 100
 
 
-@pytest.fixture(scope="module")
-def plain() -> BlockCausal:
-    return BlockCausal.load(CHECKPOINTS / "tiny-sdar")
-
-
 KINDS = {
     "penalties": dict(repetition_penalty=1.7, presence_penalty=0.5, frequency_penalty=0.3),
     "bias": dict(logit_bias={27: 3.0, 8: -5.0}),
@@ -124,7 +118,7 @@ def test_parameters_alone_and_in_a_batch(sdar):
     assert sum(overflow) > 10, "what is decoded behind the response is in the trace's passes"
 
 
-def test_log_probabilities_are_the_models_own(sdar, plain):
+def test_log_probabilities_are_the_models_own(sdar, plain_sdar):
     """On the canvas up to the block's end, its overflow masked or not; a prompt's tail is in the first block."""
     found = sdar.run(
         as_prompts(prompts(4, 8)),
@@ -137,7 +131,7 @@ def test_log_probabilities_are_the_models_own(sdar, plain):
             if not part or max(part) >= len(tokens):
                 break  # what overflows is not in the answer: records have it
             end = -(-(start + part[0] + 1) // 8) * 8
-            logits = plain.logits([known.get(i, MASK) for i in range(end)], 8)
+            logits = plain_sdar.logits([known.get(i, MASK) for i in range(end)], 8)
             want = logits[start:].log_softmax(-1)
             for i in part:
                 at = output.outputs[0].logprobs[i]

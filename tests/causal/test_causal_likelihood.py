@@ -6,12 +6,13 @@ from causal_cases import as_prompts, asked, prompts
 from common import CHECKPOINTS, MASK
 
 from vllm_dllm import loglikelihood
+from vllm_dllm.engine_config import model_traits
 from vllm_dllm.options import SettingError
 
 
-def plain_chain(prompt: list[int], target: list[int], block: int) -> list[float]:
+def plain_chain(model: BlockCausal, prompt: list[int], target: list[int], block: int) -> list[float]:
     """log p of each token, the canvas up to its block's end, masked from it on."""
-    model, found = BlockCausal.load(CHECKPOINTS / "tiny-sdar"), []
+    found = []
     for i, token in enumerate(target):
         position = len(prompt) + i
         end = (position // block + 1) * block
@@ -26,14 +27,14 @@ def pairs() -> list[tuple[list[int], list[int]]]:
     return [(ids[: 5 + i], other[: 1 + 3 * i]) for i, (ids, other) in enumerate(zip(some, some[::-1], strict=True))]
 
 
-def test_the_chain_is_exact_and_computes_finished_blocks_once(sdar):
+def test_the_chain_is_exact_and_computes_finished_blocks_once(sdar, plain_sdar):
     """Beside requests that decode; greedy decoding is one token a pass of the active block."""
     asked_pairs = pairs()
     sdar.new_traces()
     found = loglikelihood(sdar.llm, asked_pairs, use_tqdm=False)
     traces = list(sdar.new_traces().values())
     for (prompt, target), likelihood in zip(asked_pairs, found, strict=True):
-        assert likelihood.token_logprobs == pytest.approx(plain_chain(prompt, target, 4), abs=1e-4)
+        assert likelihood.token_logprobs == pytest.approx(plain_chain(plain_sdar, prompt, target, 4), abs=1e-4)
     assert all(trace["cache"] == "block" and trace["finish_reason"] == "stop" for trace in traces)
     for trace in traces:
         # a pass in a new block computes the one before it once more, as it is now
@@ -45,8 +46,18 @@ def test_the_chain_is_exact_and_computes_finished_blocks_once(sdar):
     assert [one.greedy for one in loglikelihood(sdar.llm, both, greedy=True, use_tqdm=False)] == [True, False]
 
 
+def test_the_chain_of_a_model_with_experts(llada2):
+    model, block = (
+        BlockCausal.load(CHECKPOINTS / "tiny-llada2"),
+        model_traits(llada2.llm.llm_engine.vllm_config).block_length,
+    )
+    some = pairs()[:3]
+    for (prompt, target), likelihood in zip(some, loglikelihood(llada2.llm, some, use_tqdm=False), strict=True):
+        assert likelihood.token_logprobs == pytest.approx(plain_chain(model, prompt, target, block), abs=1e-4)
+
+
 @pytest.mark.parametrize("block", [4, 16])
-def test_prompt_logprobs_are_the_chain_over_the_prompt(sdar, block):
+def test_prompt_logprobs_are_the_chain_over_the_prompt(sdar, plain_sdar, block):
     """And then the request is answered as it is without them. Other requests decode and score meanwhile."""
     some = as_prompts(prompts(5, 9))
     own = [{"prompt_logprobs": 2}, {}, {"prompt_logprobs": 0, "logprobs": 1}, {}, {"prompt_logprobs": 1}]
@@ -58,7 +69,7 @@ def test_prompt_logprobs_are_the_chain_over_the_prompt(sdar, block):
             continue
         tokens = ids["prompt_token_ids"]
         first, *others = output.prompt_logprobs
-        want = plain_chain(tokens[:1], tokens[1:], block)
+        want = plain_chain(plain_sdar, tokens[:1], tokens[1:], block)
         assert first is None
         assert [o[t].logprob for o, t in zip(others, tokens[1:], strict=True)] == pytest.approx(want, abs=1e-4)
 

@@ -1,18 +1,16 @@
 """Records where blocks reach beyond the response: the canvases that the model saw, overflow and all."""
 
 import pytest
-from block_causal import BlockCausal
 from causal_cases import as_prompts, asked, prompts
-from common import CHECKPOINTS, MASK
+from common import MASK
 from recorded import check
 
 import vllm_dllm
 
 
-def test_canvases_are_those_that_the_model_saw(sdar):
+def test_canvases_are_those_that_the_model_saw(sdar, plain_sdar):
     """At a temperature and greedy, with and without a cache, in blocks of all kinds, to an end token and to the length:
     log probabilities on the replayed canvases, whose attention is causal by blocks."""
-    model = BlockCausal.load(CHECKPOINTS / "tiny-sdar")
     kinds = [
         dict(temperature=1.5, seed=3),
         dict(dllm_cache="none"),
@@ -34,7 +32,7 @@ def test_canvases_are_those_that_the_model_saw(sdar):
         start = len(record["prompt_ids"])
         for canvas, unmasked in zip(vllm_dllm.replay(record), record["unmasked"], strict=False):
             assert len(canvas) % block == 0
-            want = model.logits(canvas, block)[start:].log_softmax(-1) if unmasked else None
+            want = plain_sdar.logits(canvas, block)[start:].log_softmax(-1) if unmasked else None
             for i in unmasked:
                 assert canvas[start + i] == MASK
                 logprob = float(want[i][record["output_ids"][i]])
