@@ -19,6 +19,7 @@ from vllm_dllm import engine_config
 from vllm_dllm.messages import Batch, Readout
 from vllm_dllm.worker.buffers import Shape, StepBuffers
 from vllm_dllm.worker.graphs import Graphs, graph_mode
+from vllm_dllm.worker.schedules import make_room
 
 REQUESTS, TOKENS, PAGES = 8, 256, 4
 
@@ -178,6 +179,18 @@ def test_where_capturing_fails_everything_is_eager_and_the_log_says_why(worker, 
     assert runner.graphs.choose(batches[0]) is None
     np.testing.assert_array_equal(run(runner, batches)[0], eager[0])
     runner.cudagraph_manager.replays = 0
+
+
+def test_there_is_room_for_the_schedule_of_every_line(worker, monkeypatch):
+    """In the buffer that FlashAttention 3's builder has for them, if it is too small; CPU attention's has none."""
+    groups = worker.model_runner.attn_groups
+    make_room(groups, 30)
+    builder = groups[0][0].get_metadata_builder(0)
+    assert not hasattr(builder, "scheduler_metadata")
+    monkeypatch.setattr(builder, "scheduler_metadata", torch.zeros(1 + 4 * 8, dtype=torch.int32), raising=False)
+    for lines, room in ((8, 33), (5, 33), (30, 1 + 4 * 32), (9, 1 + 4 * 32)):
+        make_room(groups, lines)
+        assert builder.scheduler_metadata.shape == (room,) and builder.scheduler_metadata.dtype == torch.int32
 
 
 def test_padding_is_in_no_request_and_in_no_slot():

@@ -39,6 +39,7 @@ from vllm_dllm.worker.images import ImageEmbeddings
 from vllm_dllm.worker.layerwise import LayerwiseForward
 from vllm_dllm.worker.looks import Queries
 from vllm_dllm.worker.readout import CHUNK, LINES, Nothing, Reader, Reading
+from vllm_dllm.worker.schedules import make_room
 
 logger = init_logger(f"vllm.{__name__}")
 
@@ -130,6 +131,7 @@ class DllmModelRunner:
         pages = -(-longest // self.page_size)
         # lines: one for each request or, where attention is causal by blocks, for each block, of one position or more
         lines = self.max_num_reqs if family_of(config.model_config).attention == "full" else self.max_tokens
+        make_room(self.attn_groups, lines)
         most = Shape(self.max_tokens, lines, pages)
         self.buffers = StepBuffers(most, self.page_size, longest, self.device)
         mode = graph_mode(config, graph_support)
