@@ -181,9 +181,9 @@ def test_where_capturing_fails_everything_is_eager_and_the_log_says_why(worker, 
     runner.cudagraph_manager.replays = 0
 
 
-def test_there_is_room_for_the_schedule_of_every_line(worker, monkeypatch):
+def test_there_is_room_for_the_schedule_of_every_line(loaded, monkeypatch):
     """In the buffer that FlashAttention 3's builder has for them, if it is too small; CPU attention's has none."""
-    groups = worker.model_runner.attn_groups
+    groups = loaded.runner.attn_groups
     make_room(groups, 30)
     builder = groups[0][0].get_metadata_builder(0)
     assert not hasattr(builder, "scheduler_metadata")
