@@ -143,12 +143,14 @@ class Decoding:
             self.second.mark(self.canvas, self.policy.coming)
         return self.replan()
 
-    def replan(self, refresh: bool = True) -> Pass:
-        """The planned pass as it is now, after pages were marked; without `refresh` stale pages wait."""
+    def replan(self, refresh: bool = True, end: int | None = None) -> Pass:
+        """The planned pass as it is now, after pages were marked; without `refresh` stale pages wait. `end`: it goes no
+        further than that."""
         canvas, policy, pages = self.canvas, self.policy, self.pages
         if policy.commits:
             canvas.settle(pages.computed_to)
             pages.grow(canvas.end)
+        canvas.end = canvas.end if end is None else end
         queries = pages.queries(policy.positions(canvas), refresh, canvas.end)
         reads = policy.reads(canvas)
         return Pass(
@@ -177,6 +179,13 @@ class Decoding:
             return None
         self.postponed += 1
         return self.replan(refresh=False)
+
+    def shorten(self, planned: Pass, most: int) -> Pass | None:
+        """Of a `planned` pass that commits blocks the first ones alone, at most so many positions; None if it commits none,
+        or too few."""
+        chunk = self.settings.shortest_chunk(self.pages.page_size)
+        end = min(self.pages.computed_to + most, self.canvas.block[0]) // chunk * chunk
+        return self.replan(end=end) if self.policy.commits and end > self.pages.computed_to else None
 
     def refresh(self) -> None:
         """Have the pass after the one under way recompute the whole canvas."""
@@ -315,10 +324,9 @@ class Decoding:
         return self.canvas.response[start : self.sent].tolist() if self.sent > start else []
 
     def _settled(self) -> int:
-        """How many response tokens can be handed out: where blocks are committed, the last one waits for its own."""
-        final, length = self.canvas.final, self.canvas.gen_length
-        waits = self.policy.commits and final == length and self.pages.computed_to < self.canvas.response_end
-        return final - waits
+        """How many response tokens can be handed out: the last one may have to wait."""
+        final = self.canvas.final
+        return final - (final == self.canvas.gen_length and self.policy.waits(self.canvas, self.pages))
 
     def take_passes(self) -> list[PassRecord]:
         """The records of the passes since the last call."""

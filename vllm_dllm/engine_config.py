@@ -135,9 +135,10 @@ def set_engine(config: VllmConfig) -> None:
     model, cache, scheduler = config.model_config, config.cache_config, config.scheduler_config
     scheduler.scheduler_cls = "vllm_dllm.scheduler.DllmScheduler"
     config.parallel_config.worker_cls = "vllm_dllm.worker.worker.DllmWorker"
-    cache.enable_prefix_caching = False  # a prefix has no keys of its own: they depend on what follows
-    scheduler.enable_chunked_prefill = False  # nor can part of a full pass wait
-    if scheduler.max_num_batched_tokens < model.max_model_len:
+    if family_of(model).attention == "full":
+        cache.enable_prefix_caching = False  # a prefix has no keys of its own: they depend on what follows
+        scheduler.enable_chunked_prefill = False  # nor can part of a full pass wait
+    if scheduler.max_num_batched_tokens < model.max_model_len and not scheduler.enable_chunked_prefill:
         logger.info("max_num_batched_tokens is raised to %d: a step must hold one full pass", model.max_model_len)
         scheduler.max_num_batched_tokens = model.max_model_len
     scheduler.max_num_scheduled_tokens = None

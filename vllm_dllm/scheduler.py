@@ -1,7 +1,6 @@
 """The scheduler: it owns every request's decoding, plans passes, and packs them into steps."""
 
-import copy
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
 from vllm.sampling_params import SamplingParams
@@ -31,9 +30,10 @@ from vllm_dllm.packing import pack
 from vllm_dllm.param_constraints import constraints_of
 from vllm_dllm.passes import Pass
 from vllm_dllm.running import Running, Task
-from vllm_dllm.scored import add_scored, end_scored, prompt_logprobs, scoring_of
+from vllm_dllm.scored import add_scored, end_scored, prompt_logprobs, scores, scoring_of
 from vllm_dllm.scoring import Scoring
 from vllm_dllm.settings import Settings
+from vllm_dllm.slots import Slots
 from vllm_dllm.vllm_messages import DllmModelRunnerOutput, DllmSchedulerOutput, logprobs_lists
 
 
@@ -44,6 +44,7 @@ class Asks(NamedTuple):
     text: GivenText
     canvases: int  # one, or with guidance two
     length: int  # of each: prompt, response and what follows it
+    first_pass: int  # the positions that its first pass must have room for
 
 
 class DllmScheduler(Scheduler):
@@ -64,7 +65,8 @@ class DllmScheduler(Scheduler):
         self.steps: dict[int, list[tuple[str, Running, Pass]]] = {}  # the steps in flight, by number
         self.listeners = Listeners(self.vllm_config, self.settings)
         self.formats = LoadedFormats()
-        self.seconds: dict[str, Request] = {}  # what holds the pages of a guided request's second canvas, by its id
+        self.slots = Slots(self.kv_cache_manager, self.block_size)
+        self.weights: int | None = None  # how often the worker's had been changed when it was heard of last
         # an embedding for every KV slot: as long as there are pages, there is room for images
         slots = self.cache_config.num_gpu_blocks * self.block_size
         self.encoder_cache_manager = EncoderCacheManager(slots)
@@ -76,6 +78,7 @@ class DllmScheduler(Scheduler):
 
     def add_request(self, request: Request) -> None:
         self.images.name(request)
+        self.slots.name(request, self._asks(request).settings, scores(request.sampling_params))
         super().add_request(request)
 
     # ---- one step out ----
@@ -92,17 +95,21 @@ class DllmScheduler(Scheduler):
         """Whether the first of the waiting requests can be admitted to a step of its own."""
         if self.pause_state != PauseState.UNPAUSED or not self.waiting:
             return False
-        if len(self.running) + len(self.seconds) >= self.max_num_active_reqs:
+        if len(self.running) + len(self.slots.seconds) >= self.max_num_active_reqs:
             return False
         asks = self._asks(self.waiting.peek_request())
         pages = self.kv_cache_manager.block_pool.get_num_free_blocks() // asks.canvases
-        return asks.length <= min(self.max_num_scheduled_tokens // asks.canvases, pages * self.block_size)
+        return asks.first_pass <= self.max_num_scheduled_tokens and asks.length <= pages * self.block_size
 
     def _asks(self, request: Request) -> Asks:
         own = request.sampling_params.extra_args
         settings, text = self.settings.of_request(own), given_text(own)
         length = settings.canvas_length(request.num_prompt_tokens, request.max_tokens) + len(text.suffix)
-        return Asks(settings, text, 2 if settings.cfg_scale else 1, length)
+        canvases = 2 if settings.cfg_scale else 1
+        first_pass = canvases * length
+        if settings.policy.commits and self.scheduler_config.enable_chunked_prefill:
+            first_pass = min(first_pass, settings.shortest_chunk(self.block_size))
+        return Asks(settings, text, canvases, length, first_pass)
 
     def schedule(self, throttle_prefills: bool = False) -> DllmSchedulerOutput:
         self.current_step += 1
@@ -174,16 +181,15 @@ class DllmScheduler(Scheduler):
                 running.planned = running.decoding.plan()
             planned.append((request, running, running.planned))
         if sum(p.most_tokens for _, _, p in planned) > budget:
-            planned.sort(key=lambda item: (item[1].left_out, item[1].decoding.oldest_mark), reverse=True)
+            # what only computes keys can do some of it, so it takes what others leave
+            planned.sort(key=lambda item: _urgency(*item[1:]), reverse=True)
         due: list[Request] = []
         left_out: list[Request] = []
         for request, running, next_pass in planned:
             if len(due) == most:
                 left_out.append(request)
                 continue
-            if next_pass.most_tokens > budget:
-                next_pass = running.decoding.postpone(next_pass) or next_pass
-                running.planned = next_pass
+            next_pass = running.planned = self._within(budget, running, next_pass) or next_pass
             if next_pass.most_tokens > budget:
                 left_out.append(request)
                 running.left_out += 1
@@ -199,46 +205,45 @@ class DllmScheduler(Scheduler):
         while self.waiting and len(admitted) < most:
             request = self.waiting.peek_request()
             asks = self._asks(request)
-            room = self.max_num_active_reqs - len(self.running) - len(admitted) - len(self.seconds)
-            if asks.canvases > room or asks.canvases * asks.length > budget:
+            room = self.max_num_active_reqs - len(self.running) - len(admitted) - len(self.slots.seconds)
+            if asks.canvases > room or asks.first_pass > budget:
                 break
-            if not self._allocate(request, asks.canvases, asks.length, bool(self.running or admitted)):
+            computed = self.slots.take(request, asks.length, asks.canvases == 2, others=bool(self.running or admitted))
+            if computed is None:
                 break
             self.images.admit(request)
             self.waiting.pop_request()
-            running = self.active[request.request_id] = self._start(request, asks.settings, asks.text)
-            running.planned = running.decoding.plan()
+            running = self.active[request.request_id] = self._start(request, asks.settings, asks.text, computed)
+            planned = running.decoding.plan()
+            running.planned = self._within(budget, running, planned) or planned
             request.status = RequestStatus.RUNNING
             if self.log_stats:
                 request.record_event(EngineCoreEventType.SCHEDULED)
             if request.prefill_stats is not None:
-                request.prefill_stats.set(request.num_prompt_tokens, 0, 0)  # none of it came from a cache
+                request.prefill_stats.set(request.num_prompt_tokens, computed, 0)
             budget -= running.planned.most_tokens  # the whole canvas, as far as it exists
             admitted.append(request)
         return admitted
 
-    def _allocate(self, request: Request, canvases: int, canvas_len: int, others: bool) -> bool:
-        """Take the pages of a request's canvas, and of its second one; False if there are too few: then none is taken."""
-        manager = self.kv_cache_manager
-        if manager.allocate_slots(request, canvas_len, has_scheduled_reqs=others) is None:
-            return False
-        if canvases == 2:
-            second = copy.copy(request)
-            second.request_id = f"{request.request_id} second canvas"
-            if manager.allocate_slots(second, canvas_len, has_scheduled_reqs=True) is None:
-                manager.free(request)
-                return False
-            self.seconds[request.request_id] = second
-        return True
+    def _within(self, budget: int, running: Running, planned: Pass) -> Pass | None:
+        """A smaller pass in place of one that is over the budget; None if it fits, or must not be smaller."""
+        if planned.most_tokens <= budget:
+            return None
+        shorter = None
+        if self.scheduler_config.enable_chunked_prefill and isinstance(running.decoding, Decoding):
+            shorter = running.decoding.shorten(planned, budget)
+        return shorter or running.decoding.postpone(planned)
 
-    def _start(self, request: Request, settings: Settings, text: GivenText) -> Running:
+    def _start(self, request: Request, settings: Settings, text: GivenText, computed: int) -> Running:
         scoring, decodes = scoring_of(request, self.traits, settings, recorded=self.listeners.recorded)
-        decoding = self._decoding(request, settings, text) if decodes else None
+        decoding = self._decoding(request, settings, text, computed) if decodes else None
         first = scoring or decoding
         assert first is not None
-        return Running(first, self._pages(request), None if first is decoding else decoding)
+        running = Running(first, self.slots.pages(request), None if first is decoding else decoding)
+        running.weights = self.weights if computed else None  # with which what was found was computed
+        return running
 
-    def _decoding(self, request: Request, settings: Settings, text: GivenText) -> Decoding:
+    def _decoding(self, request: Request, settings: Settings, text: GivenText, computed: int) -> Decoding:
         params = request.sampling_params
         sampling = Sampling(
             params.temperature,
@@ -260,6 +265,7 @@ class DllmScheduler(Scheduler):
             text=text,
             constraints=self._constraints(params, settings, text),
             ends=ends_of(self.vllm_config.model_config).of_text_and_turn,
+            computed=computed,
         )
 
     def _constraints(self, params: SamplingParams, settings: Settings, text: GivenText) -> list[Constraint]:
@@ -267,11 +273,6 @@ class DllmScheduler(Scheduler):
         if carried := carrier_of(params):
             found.append(self.formats.constraint(*carried))
         return found
-
-    def _pages(self, request: Request) -> list[list[int]]:
-        """The pages of a request's canvas, and then those of its second one."""
-        seconds = [self.seconds[request.request_id]] if request.request_id in self.seconds else []
-        return [self.kv_cache_manager.get_block_ids(r.request_id)[0] for r in (request, *seconds)]
 
     # ---- one step back ----
 
@@ -319,12 +320,15 @@ class DllmScheduler(Scheduler):
         going: dict[int, tuple[Task, Observation]] = {}  # by their places: those whose pass is to be finished
         step_passes = self.steps.pop(step.step)
         self.images.came(batch.embed, output.weights)
+        if output.weights != self.weights:
+            self.weights = output.weights
+            self.slots.forget()
         for i, (req_id, running, done) in enumerate(step_passes):
             second = batch.guidance[i].entry if i in batch.guidance else None
             seen = observation.of_request(i, starts[i], starts[i + 1], done.reads, second)
             if self.active.get(req_id) is not running:  # it ended while its pass ran
                 if not seen.finite:
-                    self._wipe(page for pages in running.pages for page in pages if not self._is_held(page))
+                    self._wipe(running, holders=0)
                 continue
             running.in_flight = False
             if running.mixed(done, output.weights) or self.images.outdated(self.requests[req_id], output.weights):
@@ -341,10 +345,10 @@ class DllmScheduler(Scheduler):
                     finished = decoding.finish(done, seen, chosen.get(i))
                 except NotFinite as why:
                     broken[req_id] = str(why) or NOT_FINITE
-                    for pages in self.active[req_id].pages:
-                        self._wipe(pages)
+                    self._wipe(running, holders=1)
                 else:
                     self.listeners.passed(req_id, decoding, done, finished)
+                    self._keep(req_id)
                     tokens = decoding.take_tokens()
                     if isinstance(decoding, Scoring):
                         if decoding.done and not running.goes_on():
@@ -359,13 +363,12 @@ class DllmScheduler(Scheduler):
             output.logprobs = logprobs_lists(logprobs, len(output.req_ids))
         return broken, scored
 
-    def _wipe(self, pages: Iterable[int]) -> None:
-        """Zero pages of a request that is not finite before anybody gets them: attention gives what a page holds behind a
-        canvas weight 0, and 0 times NaN is NaN."""
+    def _wipe(self, running: Running, holders: int) -> None:
+        """Zero the pages of a request that is not finite before anybody gets them: attention gives what a page holds behind
+        a canvas weight 0, and 0 times NaN is NaN. Those that others hold too had been computed before."""
+        pages = [page for own in running.pages for page in own if self.slots.holders(page) == holders]
+        self.slots.spoil(pages)
         self.wipe += pages
-
-    def _is_held(self, page: int) -> bool:
-        return self.kv_cache_manager.block_pool.blocks[page].ref_cnt > 0
 
     def make_stats(self, *args: Any, **kwargs: Any) -> SchedulerStats | None:
         stats = super().make_stats(*args, **kwargs)
@@ -374,8 +377,9 @@ class DllmScheduler(Scheduler):
         return stats
 
     def reset_prefix_cache(self, reset_running_requests: bool = False, reset_connector: bool = False) -> bool:
-        """No prefix is cached. Where running requests must not go on with their keys and values (new weights),
+        """No page is found any more. Where running requests must not go on with their keys and values (new weights),
         they keep their canvases and recompute everything in the next pass."""
+        self.slots.forget()
         if reset_running_requests:
             for running in self.active.values():
                 running.decoding.refresh()
@@ -393,15 +397,23 @@ class DllmScheduler(Scheduler):
         """Not while it runs: the next full pass needs the embeddings of its images again."""
 
     def _free_request(self, request: Request, delay_free_blocks: bool = False):
+        if request.request_id in self.active:
+            self._keep(request.request_id)
         running = self.active.pop(request.request_id, None)
         if running is not None:
             self.listeners.ended(request, running)
         return super()._free_request(request, delay_free_blocks)
 
+    def _keep(self, req_id: str) -> None:
+        """Have others find what a request has computed for good."""
+        decoding = self.active[req_id].decoding
+        if isinstance(decoding, Decoding):
+            self.slots.keep(self.requests[req_id], decoding.settings, decoding.pages.computed_to)
+
     def _free_request_blocks(self, request: Request):
         super()._free_request_blocks(request)
-        if request.request_id in self.seconds:
-            super()._free_request_blocks(self.seconds.pop(request.request_id))
+        if request.request_id in self.slots.seconds:
+            super()._free_request_blocks(self.slots.seconds.pop(request.request_id))
 
     def check_integrity(self) -> int:
         """How many requests there are. Raises AssertionError unless they, decodings and KV blocks agree."""
@@ -413,15 +425,15 @@ class DllmScheduler(Scheduler):
         waiting = {r.request_id for r in self.waiting}
         assert not running & waiting, "a request runs and waits"
         assert running | waiting == set(self.requests), "a request neither runs nor waits"
-        pool = self.kv_cache_manager.block_pool
-        assert set(self.seconds) == {i for i, r in self.active.items() if len(r.pages) == 2}, "second canvases"
-        assert all(r.pages == self._pages(self.requests[i]) for i, r in self.active.items()), "pages changed"
-        held = [page for running in self.active.values() for pages in running.pages for page in pages]
-        assert len(held) == len(set(held)), "a page belongs to two requests"
-        free = pool.get_num_free_blocks()
-        usable = pool.num_gpu_blocks - 1  # vLLM keeps page 0 as its null block
-        assert free + len(held) == usable, f"{len(held)} pages held and {free} free, of {usable}"
+        guided = {i for i, r in self.active.items() if len(r.pages) == 2}
+        assert set(self.slots.seconds) == guided, "second canvases"
+        assert all(r.pages == self.slots.pages(self.requests[i]) for i, r in self.active.items()), "pages changed"
+        self.slots.check_integrity([running.pages for running in self.active.values()])
         return len(self.requests)
+
+
+def _urgency(running: Running, planned: Pass) -> tuple[int, bool, int]:
+    return running.left_out, len(planned.reads) > 0, running.decoding.oldest_mark
 
 
 def end_token_ids(params: SamplingParams) -> frozenset[int]:

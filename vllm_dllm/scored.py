@@ -47,6 +47,11 @@ def target_of(params: SamplingParams) -> Target | None:
     return found
 
 
+def scores(params: SamplingParams) -> bool:
+    """Whether a request that was admitted scores something, first or only."""
+    return CARRIER in (params.extra_args or {}) or params.prompt_logprobs is not None
+
+
 def scoring_of(
     request: Request, traits: ModelTraits, settings: Settings, recorded: bool
 ) -> tuple[Scoring | None, bool]:

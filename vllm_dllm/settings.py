@@ -1,6 +1,7 @@
 """A request's `dllm_*` settings over the server's: checked against each other, and complete."""
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vllm_dllm.caching import CachePolicy
-from vllm_dllm.caching.block import BlockCache
+from vllm_dllm.caching.block import MERGE, BlockCache
 from vllm_dllm.caching.registry import POLICIES
 from vllm_dllm.catalogue import (
     BLOCK_ADD_THRESHOLD,
@@ -119,9 +120,13 @@ class Settings:
         length = prompt_len + gen_length
         return length if self.causal_block is None else whole_blocks(length, self.causal_block)
 
+    def shortest_chunk(self, page_size: int) -> int:
+        """The fewest positions that a pass which commits blocks may be cut to: whole blocks and pages."""
+        return math.lcm(self.block_length, page_size)
+
     def make_frontier(self) -> Frontier:
         if self.causal_block is not None:
-            return CausalBlocks(self.causal_block, self.policy.commits)
+            return CausalBlocks(self.causal_block, self.policy.commits and not self.policy_options[MERGE.name])
         if self.window_length is not None:
             return Window(self.window_length, self.horizon)
         if self.block_add_threshold is not None:

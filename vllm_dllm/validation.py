@@ -182,9 +182,22 @@ def check_request(
         settings.check_canvas(length)
         check_constraints(config, params, settings, prompt_ids, length, text)
         check_prompt_logprobs(config, params, prompt_ids)
+    check_full_pass(config, settings, settings.canvas_length(len(prompt_ids), length), target is not None)
     if settings.cfg_scale:
         check_guidance(config, settings.cfg_scale, len(prompt_ids) + length + len(text.suffix))
     return Checked(length, extra_args, settings, text, target)
+
+
+def check_full_pass(config: VllmConfig, settings: Settings, canvas_len: int, scores: bool) -> None:
+    """Raise SettingError for a request whose passes compute the whole canvas, of more positions than a step can hold."""
+    most = config.scheduler_config.max_num_batched_tokens
+    if canvas_len <= most or (settings.policy.commits and not scores):
+        return
+    what = "a likelihood" if scores else f"{CACHE.key}={settings.cache!r}"
+    raise SettingError(
+        f"{what} is not allowed with a canvas of {canvas_len} positions: each pass computes all of them, and a step holds at "
+        f"most {most} (max_num_batched_tokens)"
+    )
 
 
 def check_prompt_logprobs(config: VllmConfig, params: SamplingParams, prompt_ids: Sequence[int]) -> None:

@@ -1,7 +1,7 @@
 """Golden files of SDAR and LLaDA2: the same tokens and the same passes as their public code's."""
 
 import pytest
-from causal_cases import differences
+from causal_cases import differences, params
 from common import golden
 
 FILES = [("sdar", "tiny-sdar", "sdar"), ("llada2", "tiny-llada2", "llada2")]
@@ -25,3 +25,12 @@ def test_the_other_cache_gives_the_same_tokens(fixture, model, source, request, 
     other = {"sdar": "none", "llada2": "block"}[source]
     cases = sampling.take(golden(model, source), lambda case: case["block_length"], 0.3, 4)
     assert not differences(request.getfixturevalue(fixture), cases, dllm_cache=other)
+
+
+def test_commits_beside_the_next_block(sdar):
+    """`dllm_merge_commits`: fewer passes for the same tokens."""
+    cases = golden("tiny-sdar", "sdar")
+    assert not differences(sdar, cases[::2], compare_passes=False, dllm_merge_commits=True)
+    case = next(c for c in cases if not c["stop"] and c["block_length"] == 4)
+    ((_, trace),) = sdar.run([{"prompt_token_ids": case["prompt_ids"]}], [params(case, dllm_merge_commits=True)])
+    assert len(trace["query_tokens"]) == len(case["unmasked"]) and max(trace["query_tokens"][1:]) == 8

@@ -68,7 +68,7 @@ def test_a_guided_request_is_two_canvases(scheduler):  # noqa: F811
     partial = scheduler.schedule()
     assert partial.num_scheduled_tokens == {"a": 32, "b": 16}
     scheduler.finish_requests("a", RequestStatus.FINISHED_ABORTED)
-    assert scheduler.check_integrity() == 1 and not scheduler.seconds
+    assert scheduler.check_integrity() == 1 and not scheduler.slots.seconds
     finish(scheduler, partial, broken=("a",))
     assert set(scheduler.wipe) >= pages[0] | pages[2]
 

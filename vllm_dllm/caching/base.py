@@ -80,6 +80,10 @@ class CachePolicy(ABC):
     def observe(self, canvas: Canvas, pages: PageLedger, seen: Observation, unmasked: np.ndarray) -> None:  # noqa: B027
         """Told after each pass what it read and which canvas positions were unmasked."""
 
+    def waits(self, canvas: Canvas, pages: PageLedger) -> bool:
+        """Whether a response whose tokens are all there waits for another pass."""
+        return False
+
     def start_over(self) -> None:  # noqa: B027
         """Told, before `observe`, that nothing of what the rule selected could be fixed: the next pass must read all
         candidates. Most policies do in every pass."""

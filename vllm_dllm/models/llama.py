@@ -99,9 +99,7 @@ class BidirectionalLlama(nn.Module, SupportsQuant):
         return q.reshape(len(q), attention.num_heads, attention.head_dim)
 
     def compute_logits(self, hidden_states: torch.Tensor) -> torch.Tensor | None:
-        """[rows, vocabulary]; None on tensor-parallel ranks other than the first, unless there are no rows."""
-        if not len(hidden_states):  # ranks cannot gather what has no rows
-            return hidden_states.new_empty(0, self.config.vocab_size)
+        """[rows, vocabulary]; None on tensor-parallel ranks other than the first."""
         bias = self.lm_head.bias if self.config.head_bias else None
         return self.logits_processor(self.lm_head, hidden_states, bias)
 

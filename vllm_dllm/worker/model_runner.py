@@ -61,7 +61,7 @@ class DllmModelRunner:
         self.kv_caches: dict[str, Any] = {}
         self.launched: Launched | None = None  # the step whose output vLLM has not asked for
         model = vllm_config.model_config
-        self.reader = Reader(family_of(model).sampler, model.hf_config.mask_token_id, device)
+        self.reader = Reader(family_of(model).sampler, model.hf_config.mask_token_id, device, model.get_vocab_size())
 
     # ---- what vLLM's worker asks of a runner ----
 

@@ -28,9 +28,10 @@ class Reader:
     masked. On a `device` that runs Triton, readout_kernel.py reads the most likely tokens.
     """
 
-    def __init__(self, sampler: str, mask_id: int, device: torch.device | str = "cpu"):
+    def __init__(self, sampler: str, mask_id: int, device: torch.device | str = "cpu", vocab_size: int = 0):
         self.sample = {"gumbel": sample_gumbel, "categorical": sample_categorical}[sampler]
         self.mask_id = mask_id
+        self.vocab_size = vocab_size  # for a step that reads no line
         self.kernel = _kernel(torch.device(device))
         self.tables: dict[str, torch.Tensor] = {}  # classes of tokens on the device, by what a format calls them
 
@@ -64,6 +65,8 @@ class Reader:
         named = named or {}
         members = _members(readouts, named)
         groups = _groups(read_starts, readouts, late, members)
+        if not read_starts[-1]:  # the head is not asked: ranks cannot gather nothing
+            return Nothing(self.vocab_size)
         result = None
         most = LINES // 4 if guided else LINES  # twice the logits, and in float32
         for start, stop in pairwise(_cuts(groups, int(read_starts[-1]), most)):
@@ -75,8 +78,6 @@ class Reader:
                 if early:
                     apply(logits, start, read_starts, early, self.tables)
                 self._read_piece(logits, start, groups, result, late)
-        if not read_starts[-1]:
-            return Nothing(0 if logits is None else logits.shape[-1])
         if result is not None:
             result.leave()
         return result
