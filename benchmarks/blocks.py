@@ -2,6 +2,7 @@
 
     python benchmarks/blocks.py
     python benchmarks/blocks.py --layers 16 --denoising-steps 4 --threads 2
+    python benchmarks/blocks.py --turns 6
 
 The plain loop is SDAR's own procedure: keys and values of finished blocks are stored, a pass computes the active block, and
 one more commits it; one request at a time. Every pass unmasks a fixed number of tokens (`--denoising-steps` a block), so
@@ -10,6 +11,10 @@ that both make the same passes. A row is the fastest of the rounds. Prints a Mar
     tokens/s    response tokens per second
     of plain    the same against the plain loop
     equal       answers equal to the plain loop's, of those it ran
+
+With `--turns`: conversations of so many turns, eight at once, with and without vLLM's prefix caching. Each turn's prompt is
+all that was said before and 30 tokens more; the first one has 200. The second table has what was computed of prompts, the
+seconds, and whether all answers are the same.
 """
 
 import argparse
@@ -163,6 +168,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--concurrency", default="1,16", help="requests in flight, with commas")
     parser.add_argument("--requests", type=int, default=4, help="that the plain loop runs")
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--turns", type=int, help="measure conversations of so many turns instead")
     parser.add_argument("--threads", type=int, default=2, help="of the plain loop")
     return parser.parse_args()
 
@@ -175,39 +181,69 @@ def main() -> None:
     sizes = [(rng.randrange(60, 180), rng.randrange(48, 96)) for _ in range(max(args.requests, 2 * max(levels)))]
     requests = [([rng.randrange(EOS) for _ in range(prompt)], gen) for prompt, gen in sizes]
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_model(args.layers, folder)
-        plain = PlainSDAR(args.layers, load_file(folder / "model.safetensors"))
-        llm = LLM(
-            name,
-            dtype="float32",
-            skip_tokenizer_init=True,
-            max_model_len=512,
-            max_num_seqs=max(levels),
-            kv_cache_memory_bytes=1 << 30,
-            enable_prefix_caching=False,
+        write_model(args.layers, Path(name))
+        if args.turns:
+            compare_conversations(args, name)
+        else:
+            compare_loops(args, name, levels, requests)
+
+
+def engine(folder: str, most: int, prefix_caching: bool) -> LLM:
+    return LLM(
+        folder,
+        dtype="float32",
+        skip_tokenizer_init=True,
+        max_model_len=1024,
+        max_num_seqs=most,
+        kv_cache_memory_bytes=1 << 30,
+        enable_prefix_caching=prefix_caching,
+    )
+
+
+def compare_loops(
+    args: argparse.Namespace, folder: str, levels: list[int], requests: list[tuple[list[int], int]]
+) -> None:
+    plain = PlainSDAR(args.layers, load_file(Path(folder) / "model.safetensors"))
+    llm = engine(folder, max(levels), prefix_caching=False)
+    rows: dict[tuple[str, int], tuple[float, int, int]] = {}
+    for _ in range(args.rounds):
+        time.sleep(IDLE)
+        start = time.perf_counter()
+        want = [decode(plain, *request, args.denoising_steps) for request in requests[: args.requests]]
+        keep(rows, ("plain loop", 1), sum(map(len, want)), time.perf_counter() - start, len(want))
+        for cache in ({}, {"dllm_merge_commits": True}):
+            for level in levels:
+                part = requests[: max(args.requests, 2 * level if level > 1 else 0)]
+                measure(rows, llm, part, level, cache, args, want)
+    base = rows["plain loop", 1][0]
+    print("| | concurrency | tokens/s | of plain | equal |\n| --- | ---: | ---: | ---: | ---: |")
+    for (what, level), (rate, equal, compared) in rows.items():
+        print(f"| {what} | {level} | {rate:.1f} | {rate / base:.2f} | {equal}/{compared} |")
+
+
+def compare_conversations(args: argparse.Namespace, folder: str) -> None:
+    rows, answers = [], []
+    for prefix_caching in (True, False):
+        llm, rng = engine(folder, 8, prefix_caching), random.Random(0)
+        params = SamplingParams(
+            temperature=0, max_tokens=48, ignore_eos=True, extra_args={"dllm_denoising_steps": args.denoising_steps}
         )
-        rows: dict[tuple[str, int], tuple[float, int, int]] = {}
-        for _ in range(args.rounds):
-            time.sleep(IDLE)
-            start = time.perf_counter()
-            want = [decode(plain, *request, args.denoising_steps) for request in requests[: args.requests]]
-            keep(rows, ("plain loop", 1), sum(map(len, want)), time.perf_counter() - start, len(want))
-            for cache in ({}, {"dllm_merge_commits": True}, {"dllm_cache": "none"}):
-                for level in levels:
-                    measure(
-                        rows,
-                        llm,
-                        requests[: max(args.requests, 2 * level if level > 1 else 0)],
-                        level,
-                        cache,
-                        args,
-                        want,
-                    )
-        base = rows["plain loop", 1][0]
-        print("| | concurrency | tokens/s | of plain | equal |\n| --- | ---: | ---: | ---: | ---: |")
-        for (what, level), (rate, equal, compared) in rows.items():
-            print(f"| {what} | {level} | {rate:.1f} | {rate / base:.2f} | {equal}/{compared} |")
+        talks = [[rng.randrange(EOS) for _ in range(200)] for _ in range(8)]
+        computed = asked = 0
+        start = time.perf_counter()
+        for _ in range(args.turns):
+            outputs = llm.generate([{"prompt_token_ids": talk} for talk in talks], params, use_tqdm=False)
+            for talk, output in zip(talks, outputs, strict=True):
+                computed += len(talk) - output.num_cached_tokens
+                asked += len(talk)
+                talk += [*output.outputs[0].token_ids, *(rng.randrange(EOS) for _ in range(30))]
+        rows.append((prefix_caching, computed, asked, time.perf_counter() - start))
+        answers.append(talks)
+        llm.llm_engine.engine_core.shutdown()
+    print("| prefix caching | prompt tokens computed | of | seconds |\n| --- | ---: | ---: | ---: |")
+    for prefix_caching, computed, asked, seconds in rows:
+        print(f"| {'on' if prefix_caching else 'off'} | {computed} | {asked} | {seconds:.1f} |")
+    print("all answers are the same" if answers[0] == answers[1] else "ANSWERS DIFFER")
 
 
 def measure(rows, llm: LLM, requests, level: int, cache: dict, args: argparse.Namespace, want: list[list[int]]) -> None:
