@@ -81,7 +81,8 @@ def test_parts_of_prompts(sdar, small_sdar, whole_sdar):
 @pytest.mark.parametrize("name", ["small_sdar", "whole_sdar"])
 def test_golden_files(name, request, sampling):
     cases = sampling.take(golden("tiny-sdar", "sdar"), lambda case: case["block_length"], 0.2, 6)
-    assert not differences(request.getfixturevalue(name), cases)
+    whole = name == "whole_sdar"  # else some prompts are computed in two passes
+    assert not differences(request.getfixturevalue(name), cases, compare_passes=whole)
 
 
 def test_conversations_with_shared_beginnings_and_aborts(sdar, small_sdar):

@@ -14,7 +14,7 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from vllm_dllm.catalogue import GEN_LENGTH, options
 from vllm_dllm.options import SettingError
-from vllm_dllm.vllm_messages import BLOCK, HIDDEN_CACHE
+from vllm_dllm.vllm_messages import BLOCK, HIDDEN_CACHE, PROBE
 
 MODEL = str(CHECKPOINTS / "tiny-llada")
 FLAGS = [option for option in options().values() if not option.request_only]
@@ -132,7 +132,7 @@ def test_flags_reach_the_engine(parser):
     flags = ["--dllm-gen-length", "40", "--dllm-steps", "8", "--dllm-block-length", "8"]
     config = engine_args(parser, MODEL, *flags).create_engine_config()
     named = {"dllm_gen_length": 40, "dllm_steps": 8, "dllm_block_length": 8}
-    told = {HIDDEN_CACHE: False, BLOCK: 8}  # what the worker has to know
+    told = {HIDDEN_CACHE: False, BLOCK: 8, PROBE: None}  # what the worker has to know
     assert config.additional_config == named | told
     assert config.scheduler_config.scheduler_cls == "vllm_dllm.scheduler.DllmScheduler"
     assert config.model_config.get_diff_sampling_param()["max_tokens"] == 40

@@ -17,6 +17,7 @@ RULE_VALUES = {
     "threshold": 0.8,
     "steps": 16,
     "tokens_per_step": 3,
+    "denoising_steps": 4,
     "factor": 1.0,
     "dynamic_factor": 1.0,
     "entropy_threshold": 0.4,
