@@ -141,6 +141,7 @@ def _kernel(n: int, sigma: float) -> tuple[torch.Tensor, torch.Tensor]:
 def _smooth(signal: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
     n = len(kernel) // 6
     transformed = torch.fft.fft(signal, n=6 * n)
-    for line in transformed.view(-1, 6 * n):  # alone: where threads share out a product, its last bits depend on how
-        line *= kernel
+    # a line at a time where threads would share out the product, whose last bits depend on how they do
+    for part in transformed.view(-1, 6 * n) if torch.get_num_threads() > 1 else [transformed]:
+        part *= kernel
     return torch.fft.ifft(transformed).real[..., n : 2 * n]
