@@ -14,8 +14,7 @@ from vllm.utils.cpu_resource_utils import get_visible_memory_node
 
 from vllm_dllm.attention import choice as attention
 from vllm_dllm.caching.pages import PAGE_SIZE
-from vllm_dllm.caching.registry import POLICIES
-from vllm_dllm.catalogue import BLOCK_LENGTH, CACHE, GEN_LENGTH, HIDDEN_CACHE, OVERLAP, WATCH
+from vllm_dllm.catalogue import GEN_LENGTH, HIDDEN_CACHE, OVERLAP, WATCH
 from vllm_dllm.machine import check_machine
 from vllm_dllm.models import cpu_norms, family_of
 from vllm_dllm.models.checks import check as check_checkpoint
@@ -80,10 +79,10 @@ class DllmConfig(VerifyAndUpdateConfig):
         set_executor(vllm_config)
         set_defaults(vllm_config, settings)
         # for the worker, which does not know what a policy needs
-        probe = POLICIES[settings.value(CACHE)].probe_class
+        probe = settings.defaults.policy.probe_class
         for_worker = {
             HIDDEN_CACHE.key: settings.hidden_cache,
-            BLOCK: settings.value(BLOCK_LENGTH),
+            BLOCK: settings.defaults.block_length,
             PROBE: probe and probe.worker,
         }
         vllm_config.additional_config = vllm_config.additional_config | for_worker
