@@ -41,9 +41,10 @@ class Canvas:
         fill_behind: frozenset[int] = frozenset(),
     ):
         """`given`: tokens that are fixed from the start, by position in the response part of the canvas.
-        `suffix_ids`: text behind the response; `overflow`: masked positions behind it, in their place. `drop_behind`: once one of these tokens is unmasked, masked positions
-        behind it are dropped, and more when one further left is; with `drop_once` no more. `fill_behind`: once one of
-        these is, all behind it that is not given becomes the same token."""
+        `suffix_ids`: text behind the response; `overflow`: so many masked positions behind it, in their place.
+        `drop_behind`: once one of these tokens is unmasked, masked positions behind it are dropped, and more when one
+        further left is; with `drop_once` no more. `fill_behind`: once one of these is, all behind it that is not given
+        becomes the same token."""
         self.prompt_len = len(prompt_ids)
         self.gen_length = gen_length
         self.response_end = self.prompt_len + gen_length

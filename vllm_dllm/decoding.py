@@ -259,8 +259,7 @@ class Decoding:
         if self.second is not None and done.second is not None:
             self.second.finish(canvas, done.second, seen, chosen)
         if self.logprobs is not None and seen.logprobs is not None:
-            numbers = (chosen - canvas.prompt_len).tolist()
-            for position, i in zip(numbers, at.tolist(), strict=True):
+            for position, i in zip((chosen - canvas.prompt_len).tolist(), at.tolist(), strict=True):
                 self.logprobs[position] = tuple(part[i] for part in seen.logprobs)
         if self.record is not None:
             numbers = (chosen - canvas.prompt_len).tolist()

@@ -76,6 +76,11 @@ def check_heads(hf: PretrainedConfig) -> None:
         raise refusal(name(hf, "num_key_value_heads"), kv_heads, allowed)
 
 
+def check_experts(hf: PretrainedConfig) -> None:
+    if not 1 <= hf.num_experts_per_tok <= hf.num_experts:
+        raise refusal("num_experts_per_tok", hf.num_experts_per_tok, f"from 1 to num_experts={hf.num_experts}")
+
+
 def check_blocks(hf: PretrainedConfig) -> None:
     if hf.block_size < 1:
         raise refusal("block_size", hf.block_size, "at least 1")

@@ -1,5 +1,6 @@
 """Llama's layers with experts in place of some of their MLPs, and what the models of such layers have in common."""
 
+import torch
 from torch import nn
 from transformers import PretrainedConfig
 from vllm.config import VllmConfig
@@ -22,6 +23,35 @@ STACKED = {
 def stacked_mlp(name: str) -> dict[str, tuple[str, int]]:
     """The same of an MLP of another name."""
     return {f".{name}.gate_proj": (f".{name}.gate_up_proj", 0), f".{name}.up_proj": (f".{name}.gate_up_proj", 1)}
+
+
+class RoutedExperts(nn.Module):
+    """A router (`gate`, whose logits are float32) and its `experts`, vLLM's, which a family makes as its config says.
+
+    Which experts a token has depends on that token's router logits alone: nothing is balanced or dropped.
+    """
+
+    gate: nn.Module
+    experts: nn.Module
+
+    @staticmethod
+    def mlp_beside(vllm_config: VllmConfig, width: int, prefix: str) -> LlamaMLP | None:
+        """One that every token has besides, `width` wide; None if that is 0. Its sum over ranks comes with the experts'."""
+        config = vllm_config.model_config.hf_config
+        if not width:
+            return None
+        return LlamaMLP(
+            config.hidden_size,
+            width,
+            config.hidden_act,
+            vllm_config.quant_config,
+            reduce_results=False,
+            prefix=prefix,
+        )
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        logits, _ = self.gate(hidden)
+        return self.experts(hidden_states=hidden, router_logits=logits)
 
 
 class SparseLayer(LlamaDecoderLayer):

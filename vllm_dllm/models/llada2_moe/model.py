@@ -7,23 +7,19 @@ import torch
 from torch import nn
 from vllm.config import VllmConfig
 from vllm.model_executor.layers.fused_moe import FusedMoEFactory, GateLinear
-from vllm.model_executor.models.llama import LlamaMLP
 from vllm.model_executor.models.utils import WeightsMapper
 
 from vllm_dllm.models.llada2_moe.names import NAMES
 from vllm_dllm.models.llama import BidirectionalLlama
-from vllm_dllm.models.sparse import STACKED, SparseLayer, stacked_mlp
+from vllm_dllm.models.sparse import STACKED, RoutedExperts, SparseLayer, stacked_mlp
 
 
-class GroupedExperts(nn.Module):
-    """A router, its experts, and an MLP that every token has besides (`num_shared_experts` wide).
-
-    Which experts a token has depends on that token's router logits alone: nothing is balanced or dropped.
-    """
+class GroupedExperts(RoutedExperts):
+    """With an MLP that every token has besides (`num_shared_experts` wide)."""
 
     def __init__(self, vllm_config: VllmConfig, prefix: str):
         super().__init__()
-        config, quant_config = vllm_config.model_config.hf_config, vllm_config.quant_config
+        config = vllm_config.model_config.hf_config
         self.groups, self.kept, self.scale = config.n_group, config.topk_group, config.routed_scaling_factor
         self.gate = GateLinear(
             config.hidden_size,
@@ -33,22 +29,13 @@ class GroupedExperts(nn.Module):
             prefix=f"{prefix}.gate",
         )
         self.expert_bias = nn.Parameter(torch.zeros(config.num_experts, dtype=torch.float32), requires_grad=False)
-        self.shared_experts = None
-        if config.shared_width:
-            self.shared_experts = LlamaMLP(
-                config.hidden_size,
-                config.shared_width,
-                config.hidden_act,
-                quant_config,
-                reduce_results=False,  # together with the others'
-                prefix=f"{prefix}.shared_experts",
-            )
+        self.shared_experts = self.mlp_beside(vllm_config, config.shared_width, f"{prefix}.shared_experts")
         self.experts = FusedMoEFactory(
             num_experts=config.num_experts,
             top_k=config.num_experts_per_tok,
             hidden_size=config.hidden_size,
             intermediate_size=config.moe_intermediate_size,
-            quant_config=quant_config,
+            quant_config=vllm_config.quant_config,
             shared_experts=self.shared_experts,
             # not vLLM's own grouped choice, which is another kernel on each device
             custom_routing_function=self.routed,
@@ -72,10 +59,6 @@ class GroupedExperts(nn.Module):
         if topk > 1:
             weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)
         return weights * self.scale, chosen
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        logits, _ = self.gate(hidden)
-        return self.experts(hidden_states=hidden, router_logits=logits)
 
 
 class LLaDA2MoeLayer(SparseLayer):

@@ -5,7 +5,7 @@ It does not read `norm_topk_prob`, `routed_scaling_factor`, `router_num_group` a
 
 from transformers import PretrainedConfig
 
-from vllm_dllm.models.checks import check_rope, check_sizes, refusal, require
+from vllm_dllm.models.checks import check_experts, check_rope, check_sizes, refusal, require
 
 # option -> the value that the layers are right for
 OPTIONS = {
@@ -25,5 +25,4 @@ def check(hf: PretrainedConfig) -> None:
     kinds = hf.moe_layer_freq
     if len(kinds) != hf.num_hidden_layers or set(kinds) - {0, 1}:
         raise refusal("moe_layer_freq", kinds, f"a 0 or 1 for each of num_hidden_layers={hf.num_hidden_layers}")
-    if not 1 <= hf.num_experts_per_tok <= hf.num_experts:
-        raise refusal("num_experts_per_tok", hf.num_experts_per_tok, f"from 1 to num_experts={hf.num_experts}")
+    check_experts(hf)

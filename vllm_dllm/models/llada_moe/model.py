@@ -7,12 +7,11 @@ import torch
 from torch import nn
 from vllm.config import VllmConfig
 from vllm.model_executor.layers.fused_moe import FusedMoEFactory, GateLinear
-from vllm.model_executor.models.llama import LlamaMLP
 from vllm.model_executor.models.utils import WeightsMapper
 
 from vllm_dllm.models.head_norms import HeadNormAttention
 from vllm_dllm.models.llama import BidirectionalLlama
-from vllm_dllm.models.sparse import STACKED, SparseLayer, stacked_mlp
+from vllm_dllm.models.sparse import STACKED, RoutedExperts, SparseLayer, stacked_mlp
 
 
 class LLaDAMoEAttention(HeadNormAttention):
@@ -25,36 +24,25 @@ class LLaDAMoEAttention(HeadNormAttention):
         return heads if self.clip is None else tuple(t.clamp(-self.clip, self.clip) for t in heads)
 
 
-class Experts(nn.Module):
-    """A router, its experts, and one that every token has besides (`shared_expert_intermediate_size`).
-
-    Which experts a token has depends on that token's router logits alone: nothing is balanced or dropped.
-    """
+class Experts(RoutedExperts):
+    """With one that every token has besides (`shared_expert_intermediate_size`)."""
 
     def __init__(self, vllm_config: VllmConfig, prefix: str):
         super().__init__()
-        config, quant_config = vllm_config.model_config.hf_config, vllm_config.quant_config
+        config = vllm_config.model_config.hf_config
         self.gate = GateLinear(config.hidden_size, config.num_experts, out_dtype=torch.float32, prefix=f"{prefix}.gate")
         self.expert_bias = None
         if config.moe_router_enable_expert_bias:
             self.expert_bias = nn.Parameter(torch.zeros(config.num_experts, dtype=torch.float32), requires_grad=False)
-        self.shared_expert = None
-        if config.shared_expert_intermediate_size:
-            self.shared_expert = LlamaMLP(
-                config.hidden_size,
-                config.shared_expert_intermediate_size,
-                config.hidden_act,
-                quant_config,
-                reduce_results=False,  # together with the others'
-                prefix=f"{prefix}.shared_expert",
-            )
+        width = config.shared_expert_intermediate_size or 0
+        self.shared_expert = self.mlp_beside(vllm_config, width, f"{prefix}.shared_expert")
         self.experts = FusedMoEFactory(
             num_experts=config.num_experts,
             top_k=config.num_experts_per_tok,
             hidden_size=config.hidden_size,
             intermediate_size=config.expert_intermediate_size,
             renormalize=False,
-            quant_config=quant_config,
+            quant_config=vllm_config.quant_config,
             shared_experts=self.shared_expert,
             custom_routing_function=self.biased if config.moe_router_enable_expert_bias else None,
             prefix=f"{prefix}.experts",
@@ -68,10 +56,6 @@ class Experts(nn.Module):
         The bias counts in the choice and in the weights.
         """
         return (gating_output.softmax(-1) + self.expert_bias).topk(topk, -1)
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        logits, _ = self.gate(hidden)
-        return self.experts(hidden_states=hidden, router_logits=logits)
 
 
 class LLaDAMoELayer(SparseLayer):

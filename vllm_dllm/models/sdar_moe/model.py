@@ -1,20 +1,16 @@
 """SDAR-MoE (arXiv:2510.06303): Qwen3-MoE's layers, causal by blocks."""
 
 import torch
-from torch import nn
 from vllm.config import VllmConfig
 from vllm.model_executor.layers.fused_moe import FusedMoEFactory, GateLinear
 from vllm.model_executor.models.utils import WeightsMapper
 
 from vllm_dllm.models.llama import BidirectionalLlama
-from vllm_dllm.models.sparse import STACKED, SparseLayer
+from vllm_dllm.models.sparse import STACKED, RoutedExperts, SparseLayer
 
 
-class Experts(nn.Module):
-    """A router and its experts, whose weights are a softmax over all of them, and sum to 1 with `norm_topk_prob`.
-
-    Which experts a token has depends on that token's router logits alone: nothing is balanced or dropped.
-    """
+class Experts(RoutedExperts):
+    """Their weights are a softmax over all of them, and sum to 1 with `norm_topk_prob`."""
 
     def __init__(self, vllm_config: VllmConfig, prefix: str):
         super().__init__()
@@ -29,10 +25,6 @@ class Experts(nn.Module):
             quant_config=vllm_config.quant_config,
             prefix=f"{prefix}.experts",
         )
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        logits, _ = self.gate(hidden)
-        return self.experts(hidden_states=hidden, router_logits=logits)
 
 
 class SDARMoeLayer(SparseLayer):
