@@ -44,3 +44,17 @@ class Running:
         if done.full:
             self.weights = weights
         return others or self.weights != weights
+
+    def urgency(self, planned: Pass) -> tuple[int, bool, int]:
+        """Of a pass, where not all have room: what is greater goes first."""
+        return self.left_out, len(planned.reads) > 0, self.decoding.oldest_mark
+
+    def within(self, budget: int, planned: Pass, chunked: bool) -> Pass | None:
+        """A smaller pass in place of one that is over the budget; None if it fits, or must not be smaller. `chunked`:
+        whether a prompt may be computed in parts."""
+        if planned.most_tokens <= budget:
+            return None
+        shorter = None
+        if chunked and isinstance(self.decoding, Decoding):
+            shorter = self.decoding.shorten(planned, budget)
+        return shorter or self.decoding.postpone(planned)

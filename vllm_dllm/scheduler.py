@@ -1,9 +1,8 @@
 """The scheduler: it owns every request's decoding, plans passes, and packs them into steps."""
 
 from collections.abc import Collection, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
-from vllm.sampling_params import SamplingParams
 from vllm.v1.core.encoder_cache_manager import EncoderCacheManager
 from vllm.v1.core.sched.interface import PauseState
 from vllm.v1.core.sched.output import CachedRequestData
@@ -14,37 +13,22 @@ from vllm.v1.request import Request, RequestStatus
 
 from vllm_dllm.carried_records import attach, carry
 from vllm_dllm.catalogue import OVERLAP
-from vllm_dllm.constraints import Constraint
-from vllm_dllm.decoding import Decoding, NotFinite, Sampling, choose_together
-from vllm_dllm.engine_config import allow_overlap, model_traits, server_settings
+from vllm_dllm.decoding import Decoding, NotFinite, choose_together
+from vllm_dllm.engine_config import allow_overlap, server_settings
 from vllm_dllm.failed import NOT_FINITE, add_failed, end_failed
-from vllm_dllm.format_carrier import carrier_of
-from vllm_dllm.given_text import GivenText, given_text
 from vllm_dllm.images import Images, placed
 from vllm_dllm.listeners import Listeners
 from vllm_dllm.loaded_formats import LoadedFormats
 from vllm_dllm.messages import Observation
-from vllm_dllm.models.ends import ends_of
 from vllm_dllm.overlap import Overlap
 from vllm_dllm.packing import pack
-from vllm_dllm.param_constraints import constraints_of
 from vllm_dllm.passes import Pass
 from vllm_dllm.running import Running, Task
-from vllm_dllm.scored import add_scored, end_scored, prompt_logprobs, scores, scoring_of
+from vllm_dllm.scored import add_scored, end_scored, prompt_logprobs, scores
 from vllm_dllm.scoring import Scoring
-from vllm_dllm.settings import Settings
 from vllm_dllm.slots import Slots
+from vllm_dllm.starter import Starter
 from vllm_dllm.vllm_messages import DllmModelRunnerOutput, DllmSchedulerOutput, logprobs_lists
-
-
-class Asks(NamedTuple):
-    """What a waiting request wants."""
-
-    settings: Settings
-    text: GivenText
-    canvases: int  # one, or with guidance two
-    length: int  # of each: prompt, response and what follows it
-    first_pass: int  # the positions that its first pass must have room for
 
 
 class DllmScheduler(Scheduler):
@@ -58,9 +42,7 @@ class DllmScheduler(Scheduler):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.traits = model_traits(self.vllm_config)
         self.settings = server_settings(self.vllm_config)
-        ends_of(self.vllm_config.model_config)  # known from now on
         self.active: dict[str, Running] = {}  # the running requests
         self.steps: dict[int, list[tuple[str, Running, Pass]]] = {}  # the steps in flight, by number
         self.listeners = Listeners(self.vllm_config, self.settings)
@@ -71,6 +53,9 @@ class DllmScheduler(Scheduler):
         slots = self.cache_config.num_gpu_blocks * self.block_size
         self.encoder_cache_manager = EncoderCacheManager(slots)
         self.images = Images(self.encoder_cache_manager)
+        self.starter = Starter(
+            self.vllm_config, self.settings, self.slots, self.images, self.formats, self.listeners.recorded
+        )
         self.wipe: list[int] = []  # pages that the worker is to zero before the next step
         choice = allow_overlap(self.vllm_config, self.settings.value(OVERLAP))
         self.overlap = Overlap(choice)
@@ -78,7 +63,7 @@ class DllmScheduler(Scheduler):
 
     def add_request(self, request: Request) -> None:
         self.images.name(request)
-        self.slots.name(request, self._asks(request).settings, scores(request.sampling_params))
+        self.slots.name(request, self.starter.asks(request).settings, scores(request.sampling_params))
         super().add_request(request)
 
     # ---- one step out ----
@@ -95,21 +80,11 @@ class DllmScheduler(Scheduler):
         """Whether the first of the waiting requests can be admitted to a step of its own."""
         if self.pause_state != PauseState.UNPAUSED or not self.waiting:
             return False
-        if len(self.running) + len(self.slots.seconds) >= self.max_num_active_reqs:
-            return False
-        asks = self._asks(self.waiting.peek_request())
-        pages = self.kv_cache_manager.block_pool.get_num_free_blocks() // asks.canvases
-        return asks.first_pass <= self.max_num_scheduled_tokens and asks.length <= pages * self.block_size
+        return self.starter.has_room(self.waiting.peek_request(), self._places(), self.max_num_scheduled_tokens)
 
-    def _asks(self, request: Request) -> Asks:
-        own = request.sampling_params.extra_args
-        settings, text = self.settings.of_request(own), given_text(own)
-        length = settings.canvas_length(request.num_prompt_tokens, request.max_tokens) + len(text.suffix)
-        canvases = 2 if settings.cfg_scale else 1
-        first_pass = canvases * length
-        if settings.policy.commits and self.scheduler_config.enable_chunked_prefill:
-            first_pass = min(first_pass, settings.shortest_chunk(self.block_size))
-        return Asks(settings, text, canvases, length, first_pass)
+    def _places(self) -> int:
+        """How many more requests may run."""
+        return self.max_num_active_reqs - len(self.running) - len(self.slots.seconds)
 
     def schedule(self, throttle_prefills: bool = False) -> DllmSchedulerOutput:
         self.current_step += 1
@@ -182,14 +157,14 @@ class DllmScheduler(Scheduler):
             planned.append((request, running, running.planned))
         if sum(p.most_tokens for _, _, p in planned) > budget:
             # what only computes keys can do some of it, so it takes what others leave
-            planned.sort(key=lambda item: _urgency(*item[1:]), reverse=True)
+            planned.sort(key=lambda item: item[1].urgency(item[2]), reverse=True)
         due: list[Request] = []
         left_out: list[Request] = []
         for request, running, next_pass in planned:
             if len(due) == most:
                 left_out.append(request)
                 continue
-            next_pass = running.planned = self._within(budget, running, next_pass) or next_pass
+            next_pass = running.planned = running.within(budget, next_pass, self.starter.chunked) or next_pass
             if next_pass.most_tokens > budget:
                 left_out.append(request)
                 running.left_out += 1
@@ -200,79 +175,23 @@ class DllmScheduler(Scheduler):
         return due, left_out
 
     def _admit(self, budget: int, most: int) -> list[Request]:
-        """At most so many waiting requests, in their order, as long as slots and `budget` last."""
+        """At most so many waiting requests, in their order, as long as there is room."""
         admitted: list[Request] = []
         while self.waiting and len(admitted) < most:
             request = self.waiting.peek_request()
-            asks = self._asks(request)
-            room = self.max_num_active_reqs - len(self.running) - len(admitted) - len(self.slots.seconds)
-            if asks.canvases > room or asks.first_pass > budget:
+            others = bool(self.running or admitted)
+            running = self.starter.start(request, self._places() - len(admitted), budget, others, self.weights)
+            if running is None:
                 break
-            computed = self.slots.take(request, asks.length, asks.canvases == 2, others=bool(self.running or admitted))
-            if computed is None:
-                break
-            self.images.admit(request)
+            assert running.planned is not None
             self.waiting.pop_request()
-            running = self.active[request.request_id] = self._start(request, asks.settings, asks.text, computed)
-            planned = running.decoding.plan()
-            running.planned = self._within(budget, running, planned) or planned
+            self.active[request.request_id] = running
             request.status = RequestStatus.RUNNING
             if self.log_stats:
                 request.record_event(EngineCoreEventType.SCHEDULED)
-            if request.prefill_stats is not None:
-                request.prefill_stats.set(request.num_prompt_tokens, computed, 0)
             budget -= running.planned.most_tokens  # the whole canvas, as far as it exists
             admitted.append(request)
         return admitted
-
-    def _within(self, budget: int, running: Running, planned: Pass) -> Pass | None:
-        """A smaller pass in place of one that is over the budget; None if it fits, or must not be smaller."""
-        if planned.most_tokens <= budget:
-            return None
-        shorter = None
-        if self.scheduler_config.enable_chunked_prefill and isinstance(running.decoding, Decoding):
-            shorter = running.decoding.shorten(planned, budget)
-        return shorter or running.decoding.postpone(planned)
-
-    def _start(self, request: Request, settings: Settings, text: GivenText, computed: int) -> Running:
-        scoring, decodes = scoring_of(request, self.traits, settings, recorded=self.listeners.recorded)
-        decoding = self._decoding(request, settings, text, computed) if decodes else None
-        first = scoring or decoding
-        assert first is not None
-        running = Running(first, self.slots.pages(request), None if first is decoding else decoding)
-        running.weights = self.weights if computed else None  # with which what was found was computed
-        return running
-
-    def _decoding(self, request: Request, settings: Settings, text: GivenText, computed: int) -> Decoding:
-        params = request.sampling_params
-        sampling = Sampling(
-            params.temperature,
-            params.top_k,
-            params.top_p,
-            params.seed,
-            params.num_logprobs,
-            end_token_ids(params),
-            params.min_p,
-        )
-        return Decoding(
-            request.prompt_token_ids,
-            request.max_tokens,
-            settings,
-            sampling,
-            self.traits,
-            self.block_size,
-            recorded=self.listeners.recorded,
-            text=text,
-            constraints=self._constraints(params, settings, text),
-            ends=ends_of(self.vllm_config.model_config).of_text_and_turn,
-            computed=computed,
-        )
-
-    def _constraints(self, params: SamplingParams, settings: Settings, text: GivenText) -> list[Constraint]:
-        found = constraints_of(params, settings, text, self.vllm_config.model_config)
-        if carried := carrier_of(params):
-            found.append(self.formats.constraint(*carried))
-        return found
 
     # ---- one step back ----
 
@@ -430,13 +349,3 @@ class DllmScheduler(Scheduler):
         assert all(r.pages == self.slots.pages(self.requests[i]) for i, r in self.active.items()), "pages changed"
         self.slots.check_integrity([running.pages for running in self.active.values()])
         return len(self.requests)
-
-
-def _urgency(running: Running, planned: Pass) -> tuple[int, bool, int]:
-    return running.left_out, len(planned.reads) > 0, running.decoding.oldest_mark
-
-
-def end_token_ids(params: SamplingParams) -> frozenset[int]:
-    """The tokens that end a request's response: the EOS and the checkpoint's further ones, unless they are to be
-    ignored, and the request's own."""
-    return frozenset((*(params.stop_token_ids or ()), *(i for i in (params.eos_token_id,) if i is not None)))

@@ -68,6 +68,10 @@ class Slots:
         manager.record_prefix_cache_stats(request, computed)
         return computed
 
+    def free(self) -> int:
+        """How many pages no request holds."""
+        return self.manager.block_pool.get_num_free_blocks()
+
     def pages(self, request: Request) -> list[list[int]]:
         """The pages of a request's canvas, and then those of its second one."""
         seconds = [self.seconds[request.request_id]] if request.request_id in self.seconds else []

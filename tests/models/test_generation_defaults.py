@@ -9,7 +9,7 @@ from official import LLADA, Checkpoint
 from vllm.sampling_params import SamplingParams
 
 from vllm_dllm.models.generation import defaults
-from vllm_dllm.scheduler import end_token_ids
+from vllm_dllm.starter import end_token_ids
 from vllm_dllm.validation import check_request
 
 # as Qwen2.5 models ship it

@@ -14,7 +14,10 @@ from common import ROOT
 PACKAGE = ROOT / "vllm_dllm"
 # what knows nothing of vLLM, and what the worker may not reach
 POLICIES = ("caching", "unmasking", "canvas", "frontier", "passes", "messages", "options", "probes.base", "decoding")
-DECIDES = ("caching", "unmasking", "catalogue", "settings", "decoding", "passes", "packing", "scheduler", "validation")
+DECIDES = (
+    *("caching", "unmasking", "catalogue", "settings", "decoding", "passes", "packing", "starter", "scheduler"),
+    "validation",
+)
 
 
 def modules() -> dict[str, Path]:

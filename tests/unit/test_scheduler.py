@@ -319,6 +319,15 @@ def test_a_request_that_comes_while_a_step_is_in_flight_is_in_the_next_if_there_
     finish(by_turns, first)
 
 
+def test_a_guided_request_that_finds_one_place_makes_no_empty_steps(by_turns):
+    by_turns.max_num_active_reqs = 2
+    add(by_turns, "a")
+    first = by_turns.schedule()
+    add(by_turns, "guided", dllm_cfg_scale=1.0)
+    assert not by_turns.has_requests(), "it takes two"
+    finish(by_turns, first)
+
+
 def test_nothing_goes_out_beside_a_step_in_flight_while_paused(by_turns):
     for i in "abcd":
         add(by_turns, i)

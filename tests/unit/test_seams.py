@@ -72,7 +72,7 @@ CHANGES = {
     ),
     "an attribute of vLLM's object": (
         ("vllm/v1/request.py", ("self.num_prompt_tokens", "self.prompt_length")),
-        "vllm_dllm/scheduler.py",
+        "vllm_dllm/starter.py",
         "vllm.v1.request.Request.num_prompt_tokens: does not exist",
     ),
     "a method that we override": (
