@@ -166,8 +166,8 @@ OVERLAP = Option(
     "overlap",
     str,
     "auto",
-    "have two sets of requests in flight by turns, so that scheduling goes on while the model computes; auto: on CPU with "
-    "workers of their own, where that is measured to be faster",
+    "have two sets of requests in flight by turns, so that scheduling goes on while the model computes; auto: where that "
+    "is measured to be faster, on a GPU and on CPU with workers of their own",
     choices=("auto", "on", "off"),
     server_only=True,
 )

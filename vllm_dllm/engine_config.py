@@ -175,9 +175,7 @@ def allow_overlap(config: VllmConfig, choice: str) -> str:
             f"{config.parallel_config.distributed_executor_backend!r}, which computes a step before it comes back: it must "
             "be auto or off"
         )
-    # on a GPU it has not been run yet: there it is for whoever asks for it
-    wanted = choice == "on" or (choice == "auto" and current_platform.is_cpu())
-    config.scheduler_config.async_scheduling = wanted and overlaps(config)
+    config.scheduler_config.async_scheduling = choice != "off" and overlaps(config)
     return choice if config.scheduler_config.async_scheduling else "off"
 
 

@@ -203,7 +203,8 @@ class DllmScheduler(Scheduler):
         records: dict[str, bytes] = {}
         if scheduler_output.batch is not None:
             assert isinstance(model_runner_output, DllmModelRunnerOutput)
-            self.overlap.came(len(model_runner_output.req_ids), len(self.running), alone=len(self.steps) == 1)
+            passes, tokens = len(model_runner_output.req_ids), scheduler_output.total_num_scheduled_tokens
+            self.overlap.came(passes, tokens, len(self.running), alone=len(self.steps) == 1)
             broken, scored = self._observe(scheduler_output, model_runner_output)
             self.listeners.failed(len(broken))
             records = {i: carry(d) for i, d in self._recorded(model_runner_output, broken)}

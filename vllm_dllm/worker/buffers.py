@@ -87,7 +87,8 @@ class StepBuffers:
     whatever a later step of the same shape was filled with. Each fill writes every element: none is left of a step before.
 
     Two pinned buffers take turns, and one is written again when its copy has ended, so that a step may be filled while
-    the one before it waits for the device. On CPU the one buffer is filled in place.
+    those before it wait for the device. The device's own buffer is one: copies and kernels are on one stream, so a step's
+    copy comes behind all that reads the last step's. On CPU the one buffer is filled in place, for a step is over then.
     """
 
     def __init__(self, most: Shape, page_size: int, max_model_len: int, device: torch.device):
