@@ -48,11 +48,3 @@ class Family:
     def has_type(self, model_type: Any) -> bool:
         """Whether its checkpoints may have this `model_type`."""
         return self.other_types is None or model_type in (self.config.model_type, *self.other_types)
-
-
-def for_layers(options: dict[str, Any]) -> dict[str, Any]:
-    """What of a config.json is for vLLM's layers, which it builds without a KV cache where `is_causal` is false.
-
-    Attention is bidirectional because the model runner's metadata says so.
-    """
-    return {key: value for key, value in options.items() if key != "is_causal"}

@@ -4,12 +4,10 @@ Fields carry the default that the authors' own config class gives an option whic
 What a value means for us, honoured or refused, is in checks.py.
 """
 
-from transformers import PretrainedConfig
-
-from vllm_dllm.models.family import for_layers
+from vllm_dllm.models.base_config import BaseConfig
 
 
-class DreamConfig(PretrainedConfig):
+class DreamConfig(BaseConfig):
     """`config.json` of Dream-org/Dream-v0-7B (Qwen2's option names)."""
 
     model_type = "Dream"
@@ -33,12 +31,3 @@ class DreamConfig(PretrainedConfig):
     # Dream's query, key and value projections have a bias, the others none, and no option of its says otherwise; this one
     # is for a Llama that was trained as Dream was (DiffuLLaMA)
     qkv_bias: bool = True
-    head_bias = False
-    logit_scale = 1.0
-
-    def __post_init__(self, **kwargs):
-        super().__post_init__(**for_layers(kwargs))
-        if self.num_key_value_heads is None:
-            self.num_key_value_heads = self.num_attention_heads
-        if not self.use_sliding_window:
-            self.sliding_window = None  # vLLM would take the number alone for a window

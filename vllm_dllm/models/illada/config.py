@@ -3,12 +3,10 @@
 What a value means for us, honoured or refused, is in checks.py.
 """
 
-from transformers import PretrainedConfig
-
-from vllm_dllm.models.family import for_layers
+from vllm_dllm.models.base_config import BaseConfig
 
 
-class ILLaDAConfig(PretrainedConfig):
+class ILLaDAConfig(BaseConfig):
     """`config.json` of GSAI-ML/iLLaDA-8B. Its mask token is named there by nobody."""
 
     model_type = "illada"
@@ -32,11 +30,3 @@ class ILLaDAConfig(PretrainedConfig):
     bos_token_id: int | None = 0
     pad_token_id: int | None = 1
     eos_token_id: int | list[int] | None = 2
-
-    head_bias = False
-    logit_scale = 1.0
-
-    def __post_init__(self, **kwargs):
-        super().__post_init__(**for_layers(kwargs))
-        if self.num_key_value_heads is None:
-            self.num_key_value_heads = self.num_attention_heads

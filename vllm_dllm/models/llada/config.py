@@ -4,12 +4,10 @@ Fields carry the default that the authors' own config class gives an option whic
 What a value means for us, honoured or refused, is in checks.py.
 """
 
-from transformers import PretrainedConfig
-
-from vllm_dllm.models.family import for_layers
+from vllm_dllm.models.base_config import BaseConfig
 
 
-class LLaDAConfig(PretrainedConfig):
+class LLaDAConfig(BaseConfig):
     """`config.json` of GSAI-ML/LLaDA-8B (OLMo's option names).
 
     `n_kv_heads`, `mlp_hidden_size` and `vocab_size` hold what they come to, whichever option says it.
@@ -60,9 +58,9 @@ class LLaDAConfig(PretrainedConfig):
     scale_logits: bool = False
 
     def __post_init__(self, **kwargs):
-        super().__post_init__(**for_layers(kwargs))
-        if self.n_kv_heads is None:
-            self.n_kv_heads = 1 if self.multi_query_attention else self.n_heads
+        if self.n_kv_heads is None and self.multi_query_attention:
+            self.n_kv_heads = 1
+        super().__post_init__(**kwargs)
         if self.mlp_hidden_size is None:
             self.mlp_hidden_size = self.mlp_ratio * self.d_model
         if self.embedding_size is None:

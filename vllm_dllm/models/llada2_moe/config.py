@@ -4,12 +4,10 @@ Fields carry the default that the authors' own config class gives an option whic
 and end tokens are their `generate`'s. What a value means for us, honoured or refused, is in checks.py.
 """
 
-from transformers import PretrainedConfig
-
-from vllm_dllm.models.family import for_layers
+from vllm_dllm.models.base_config import BaseConfig
 
 
-class LLaDA2MoeConfig(PretrainedConfig):
+class LLaDA2MoeConfig(BaseConfig):
     """`config.json` of inclusionAI/LLaDA2.0-mini and -flash (Ling 2.0's option names)."""
 
     model_type = "llada2_moe"
@@ -45,15 +43,10 @@ class LLaDA2MoeConfig(PretrainedConfig):
     pad_token_id: int | None = 156892
     eos_token_id: int | list[int] | None = 156892
 
-    head_bias = False
-    logit_scale = 1.0
-
     def __post_init__(self, **kwargs):
-        super().__post_init__(**for_layers(kwargs))
+        super().__post_init__(**kwargs)
         if self.head_dim is None:
             self.head_dim = self.hidden_size // self.num_attention_heads
-        if not self.use_sliding_window:
-            self.sliding_window = None  # vLLM would take the number alone for a window
 
     def is_sparse(self, layer: int) -> bool:
         return layer >= self.first_k_dense_replace

@@ -3,12 +3,10 @@
 What a value means for us, honoured or refused, is in checks.py.
 """
 
-from transformers import PretrainedConfig
-
-from vllm_dllm.models.family import for_layers
+from vllm_dllm.models.base_config import BaseConfig
 
 
-class LLaDAMoEConfig(PretrainedConfig):
+class LLaDAMoEConfig(BaseConfig):
     """`config.json` of inclusionAI/LLaDA-MoE-7B-A1B, whose `model_type` is dense LLaDA's."""
 
     model_type = "lladamoe"
@@ -40,13 +38,8 @@ class LLaDAMoEConfig(PretrainedConfig):
     pad_token_id: int | None = 156892
     eos_token_id: int | list[int] | None = 156892
 
-    head_bias = False
-    logit_scale = 1.0
-
     def __post_init__(self, **kwargs):
-        super().__post_init__(**for_layers(kwargs))
-        if self.num_key_value_heads is None:
-            self.num_key_value_heads = self.num_attention_heads
+        super().__post_init__(**kwargs)
         if self.moe_layer_freq is None:
             self.moe_layer_freq = [1] * self.num_hidden_layers
 

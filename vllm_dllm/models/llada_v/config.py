@@ -6,9 +6,9 @@ What a value means for us, honoured or refused, is in checks.py.
 
 from typing import Any
 
-from transformers import PretrainedConfig, SiglipVisionConfig
+from transformers import SiglipVisionConfig
 
-from vllm_dllm.models.family import for_layers
+from vllm_dllm.models.base_config import BaseConfig
 
 # the tower that `mm_vision_tower` names, SigLIP2 so400m with patches of 14 pixels: the authors' code has it built in
 TOWER = {
@@ -24,7 +24,7 @@ TOWER = {
 }
 
 
-class LLaDAVConfig(PretrainedConfig):
+class LLaDAVConfig(BaseConfig):
     """`config.json` of GSAI-ML/LLaDA-V. `vision_config`, which it need not have, is the tower's.
 
     `image_grid_pinpoints` are [width, height] in pixels, multiples of the tower's `image_size`.
@@ -57,15 +57,10 @@ class LLaDAVConfig(PretrainedConfig):
     mm_vision_select_feature: str = "patch"
     mm_newline_position: str = "grid"
 
-    head_bias = False
-    logit_scale = 1.0
-
     def __post_init__(self, **kwargs):
         if not isinstance(self.vision_config, SiglipVisionConfig):
             self.vision_config = SiglipVisionConfig(**TOWER | (self.vision_config or {}))
-        super().__post_init__(**for_layers(kwargs))
-        if self.num_key_value_heads is None:
-            self.num_key_value_heads = self.num_attention_heads
+        super().__post_init__(**kwargs)
         if self.image_grid_pinpoints is None:
             side = self.vision_config.image_size
             self.image_grid_pinpoints = [[side * w, side * h] for w in range(1, 7) for h in range(1, 7)]

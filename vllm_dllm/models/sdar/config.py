@@ -3,12 +3,10 @@
 What a value means for us, honoured or refused, is in checks.py.
 """
 
-from transformers import PretrainedConfig
-
-from vllm_dllm.models.family import for_layers
+from vllm_dllm.models.base_config import BaseConfig
 
 
-class SDARConfig(PretrainedConfig):
+class SDARConfig(BaseConfig):
     """`config.json` of JetLM/SDAR. Older ones name neither block size nor mask token."""
 
     model_type = "sdar"
@@ -32,13 +30,3 @@ class SDARConfig(PretrainedConfig):
     block_size: int = 4
     mask_token_id: int | None = None
     eos_token_id: int | list[int] | None = 151643
-
-    head_bias = False
-    logit_scale = 1.0
-
-    def __post_init__(self, **kwargs):
-        super().__post_init__(**for_layers(kwargs))
-        if self.num_key_value_heads is None:
-            self.num_key_value_heads = self.num_attention_heads
-        if not self.use_sliding_window:
-            self.sliding_window = None  # vLLM would take the number alone for a window

@@ -3,12 +3,10 @@
 Fields carry the default of Qwen3-MoE's config class. What a value means for us, honoured or refused, is in checks.py.
 """
 
-from transformers import PretrainedConfig
-
-from vllm_dllm.models.family import for_layers
+from vllm_dllm.models.base_config import BaseConfig
 
 
-class SDARMoeConfig(PretrainedConfig):
+class SDARMoeConfig(BaseConfig):
     """`config.json` of JetLM/SDAR-30B-A3B. Older ones name neither block size nor mask token."""
 
     model_type = "sdar_moe"
@@ -39,19 +37,12 @@ class SDARMoeConfig(PretrainedConfig):
     mask_token_id: int | None = None
     eos_token_id: int | list[int] | None = 151643
 
-    head_bias = False
-    logit_scale = 1.0
-
     def __post_init__(self, **kwargs):
-        super().__post_init__(**for_layers(kwargs))
-        if self.num_key_value_heads is None:
-            self.num_key_value_heads = self.num_attention_heads
+        super().__post_init__(**kwargs)
         if self.head_dim is None:
             self.head_dim = self.hidden_size // self.num_attention_heads
         if self.mlp_only_layers is None:
             self.mlp_only_layers = []
-        if not self.use_sliding_window:
-            self.sliding_window = None  # vLLM would take the number alone for a window
 
     def is_sparse(self, layer: int) -> bool:
         return layer not in (self.mlp_only_layers or ()) and (layer + 1) % self.decoder_sparse_step == 0
