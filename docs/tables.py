@@ -28,12 +28,14 @@ def read_by(option: Option) -> str:
     """Who reads a setting: as it says itself, and the policies that list it."""
     if option.server_only:
         return "the server"
+    models = "" if "blocks" in option.attention else "models in which every position sees all"
+    own = "; ".join(filter(None, (models, option.read_by)))
     if option.request_only:
-        return "; ".join(filter(None, (option.read_by, "every request, not the server")))
+        return "; ".join(filter(None, (own, "every request, not the server")))
     if option in RULE_OPTIONS:
         return "the rule it chooses"
     readers = ", ".join(f"`{policy.name}`" for policy in OURS if option in policy.options)
-    return ", ".join(filter(None, (readers, option.read_by))) or "every request"
+    return ", ".join(filter(None, (readers, own))) or "every request"
 
 
 def default(option: Option) -> str:

@@ -31,13 +31,8 @@ class Choice:
     attention: str  # `full`, or causal by `blocks`
 
 
-def sees_all(choice: Choice) -> bool:
-    """Whether it is a model in which every position sees all others."""
-    return choice.attention == "full"
-
-
 IN_BLOCKS = ", ".join(f"`{rule.option.key}`" for rule in RULES.values() if rule.needs_blocks)
-FULL = SUFFIX.read_by  # models in which every position sees all
+FULL = ("full",)  # of models in which every position sees all
 CACHE = Option("cache", str, "none", "the caching policy", choices=tuple(POLICIES))
 BLOCK_LENGTH = Option(
     "block_length",
@@ -55,8 +50,9 @@ WINDOW_LENGTH = Option(
     "candidates are the first masked positions, this many, instead of a block's"
     + "".join(f" ({p.name}: {p.window_length} unless set)" for p in POLICIES.values() if p.window_length),
     low=1,
-    when=lambda choice: choice.window and sees_all(choice),
-    read_by=f"{FULL}; every policy but "
+    attention=FULL,
+    when=lambda choice: choice.window,
+    read_by="every policy but "
     + ", ".join(f"`{p.name}`" for p in POLICIES.values() if p.needs_blocks)
     + f"; every rule but {IN_BLOCKS}",
 )
@@ -67,10 +63,9 @@ BLOCK_ADD_THRESHOLD = Option(
     "several blocks at once: the next one is opened when this share of the last one is known (d3LLM)",
     low=0,
     high=1,
-    when=lambda choice: (
-        not (choice.window or choice.rule.needs_blocks or choice.policy.needs_one_block) and sees_all(choice)
-    ),
-    read_by=f"{FULL}; blocks, not a window; every policy but "
+    attention=FULL,
+    when=lambda choice: not (choice.window or choice.rule.needs_blocks or choice.policy.needs_one_block),
+    read_by="blocks, not a window; every policy but "
     + ", ".join(f"`{p.name}`" for p in POLICIES.values() if p.needs_one_block)
     + f"; every rule but {IN_BLOCKS}",
 )
@@ -80,8 +75,7 @@ HORIZON = Option(
     None,
     "the canvas exists so many positions behind the active block (or window) and grows with it; unset: all of it does",
     low=0,
-    when=sees_all,
-    read_by=FULL,
+    attention=FULL,
 )
 SCORE = Option("score", str, "confidence", "what ranks masked positions; origin: Dream's, with steps", choices=SCORES)
 # bounds that float32 can hold: an infinite score would not be a score, and sigma is squared
@@ -92,8 +86,9 @@ SCORES_GIVEN = Option(
     "the scores of dllm_score=random, one for each response token",
     low=-1e30,
     high=1e30,
-    when=lambda choice: choice.score == "random" and sees_all(choice),
-    read_by=f"{FULL}; `dllm_score=random`",
+    attention=FULL,
+    when=lambda choice: choice.score == "random",
+    read_by="`dllm_score=random`",
 )
 SIGMA = Option(
     "certainty_sigma",
@@ -131,8 +126,9 @@ EARLY_STOP = Option(
     bool,
     False,
     "once a token that ends the response is unmasked, all behind it becomes that token (d3LLM)",
-    when=lambda choice: not choice.policy.drops_behind_end and sees_all(choice),
-    read_by=f"{FULL}; every policy but " + ", ".join(f"`{p.name}`" for p in POLICIES.values() if p.drops_behind_end),
+    attention=FULL,
+    when=lambda choice: not choice.policy.drops_behind_end,
+    read_by="every policy but " + ", ".join(f"`{p.name}`" for p in POLICIES.values() if p.drops_behind_end),
 )
 CFG_SCALE = Option(
     "cfg_scale",
@@ -141,8 +137,7 @@ CFG_SCALE = Option(
     "classifier-free guidance by a second canvas whose prompt is masked; 0: none",
     low=0,
     high=1000,
-    when=sees_all,
-    read_by=FULL,
+    attention=FULL,
 )
 MAX_DELAY = Option(
     "max_delay",
@@ -150,8 +145,9 @@ MAX_DELAY = Option(
     0,
     "passes that a refresh over a step's token budget may wait",
     low=0,
-    when=lambda choice: choice.policy.name != CACHE.default and sees_all(choice),
-    read_by=f"{FULL}; every policy but `none`",
+    attention=FULL,
+    when=lambda choice: choice.policy.name != CACHE.default,
+    read_by="every policy but `none`",
 )
 GEN_LENGTH = Option("gen_length", int, 256, "response length of a request without max_tokens", low=1, server_only=True)
 HIDDEN_CACHE = Option(
@@ -178,16 +174,6 @@ WATCH = Option(
 )
 
 MODELS = {"full": "a model in which every position sees all", "blocks": "a model whose attention is causal by blocks"}
-OF_FULL_ATTENTION = (
-    WINDOW_LENGTH,
-    BLOCK_ADD_THRESHOLD,
-    HORIZON,
-    SCORES_GIVEN,
-    EARLY_STOP,
-    CFG_SCALE,
-    MAX_DELAY,
-    SUFFIX,
-)
 RULE_OPTIONS = tuple(rule.option for rule in RULES.values())
 GENERAL = (
     CACHE,
@@ -219,9 +205,9 @@ DEFAULT_RULE = ("threshold", 0.9)
 
 def check_attention(given: Mapping[str, Any], attention: str) -> None:
     """Raise SettingError for a setting, by its key, that cannot be had with a model of this attention, whatever is chosen."""
-    for option in OF_FULL_ATTENTION if attention != "full" else ():
+    for option in options().values():
         value = given.get(option.key)
-        if value is None or value in ("", []):
+        if attention in option.attention or value is None or value in ("", []):
             continue
         why = f"it is for {MODELS['full']}"
         if option is SUFFIX:

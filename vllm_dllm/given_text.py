@@ -80,7 +80,7 @@ SUFFIX = Suffix(
     None,
     "text behind the response, neither returned nor counted",
     request_only=True,
-    read_by="models in which every position sees all",
+    attention=("full",),
 )
 
 

@@ -39,6 +39,7 @@ class Option:
     choices: tuple[str, ...] | None = None
     server_only: bool = False
     request_only: bool = False
+    attention: tuple[str, ...] = ("full", "blocks")  # of the models it is for, as a policy has it
     # what it is read for, in words and as a question to a request's `Choice` (catalogue.py); for an option of a policy
     # or a rule besides that it was chosen
     read_by: str = ""

@@ -334,7 +334,7 @@ def _read(choice: Choice) -> set[Option]:
     """The settings that are read where `choice` was made."""
     ours = [o for o in GENERAL if o not in RULE_OPTIONS]
     every = [*ours, choice.rule.option, *choice.rule.options, *choice.policy.options]
-    return {o for o in every if o.when is None or o.when(choice)}
+    return {o for o in every if choice.attention in o.attention and (o.when is None or o.when(choice))}
 
 
 def _score(server: Mapping[str, Any], own: Mapping[str, Any], rule: type[UnmaskingRule]) -> str:

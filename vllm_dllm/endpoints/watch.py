@@ -14,7 +14,7 @@ from vllm.engine.protocol import EngineClient
 
 from vllm_dllm import watch
 from vllm_dllm.caching.registry import POLICIES
-from vllm_dllm.catalogue import BLOCK_LENGTH, GEN_LENGTH, HORIZON, OF_FULL_ATTENTION, TRACE, WATCH
+from vllm_dllm.catalogue import BLOCK_LENGTH, GEN_LENGTH, HORIZON, TRACE, WATCH
 from vllm_dllm.engine_config import server_settings
 from vllm_dllm.options import Option
 from vllm_dllm.unmasking.registry import RULES
@@ -58,7 +58,7 @@ async def settings(request: Request) -> JSONResponse:
         p for p in POLICIES.values() if attention in p.attention and (server.hidden_cache or not p.needs_hidden())
     ]
     rules = [r for r in RULES.values() if attention == "full" or not r.counts_response_blocks]
-    general = [o for o in (BLOCK_LENGTH, HORIZON, GEN_LENGTH) if attention == "full" or o not in OF_FULL_ATTENTION]
+    general = [o for o in (BLOCK_LENGTH, HORIZON, GEN_LENGTH) if attention in o.attention]
     defaults = server.given | {BLOCK_LENGTH.key: usual.block_length}
     return JSONResponse(
         {
