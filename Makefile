@@ -12,9 +12,10 @@ PYTHON = python3
 MODEL = checkpoints/tiny-llada
 CACHE = entropy
 # Positions behind the active block that exist: a long max_tokens costs, and tells
-# the model, no more than the answer needs.  Empty, as CACHE may be, for what a model
-# has by itself: make serve MODEL=checkpoints/tiny-sdar CACHE= HORIZON=
+# the model, no more than the answer needs.
 HORIZON = 32
+# Either may be empty.  Unless they are given, models whose attention is causal by
+# blocks, which have neither, are served without.
 PORT = 8000
 # Further arguments of `vllm serve`, as in make serve ARGS="--host 0.0.0.0", or
 # of pytest, as in make test ARGS="--golden all"
@@ -31,10 +32,17 @@ SITE = NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 # Two tests at a time; those that share an engine stay together (tests/together.py).
 TWO = -n 2 --dist loadfile --no-loadscope-reorder
 
+# With $(call unless,CACHE,A,B): A unless CACHE is given, else B
+unless = $(if $(filter file,$(origin $(1))),$(2),$(3))
+CACHE_FLAG = $(if $(CACHE),--dllm-cache $(CACHE))
+HORIZON_FLAG = $(if $(HORIZON),--dllm-horizon $(HORIZON))
+DEFAULTS = $(call unless,CACHE,$(CACHE_FLAG)) $(call unless,HORIZON,$(HORIZON_FLAG))
+GIVEN = $(call unless,CACHE,,$(CACHE_FLAG)) $(call unless,HORIZON,,$(HORIZON_FLAG))
+
 .PHONY: serve unit test check site clean
 
 serve: $(INSTALLED)
-	@$(BIN)/python tools/serve.py $(MODEL) $(if $(CACHE),--dllm-cache $(CACHE)) $(if $(HORIZON),--dllm-horizon $(HORIZON)) --port $(PORT) $(ARGS)
+	@$(BIN)/python tools/serve.py $(MODEL) --unless-in-blocks="$(DEFAULTS)" $(GIVEN) --port $(PORT) $(ARGS)
 
 unit: $(INSTALLED)
 	@$(BIN)/python -m pytest tests/unit tests/caching tests/attention_maps tests/kernels $(TWO) $(ARGS)
