@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from vllm.utils.mem_utils import DeviceMemoryProfiler
 from vllm.utils.torch_utils import async_tensor_h2d
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.kv_cache_interface import KVCacheConfig, KVCacheSpec
-from vllm.v1.outputs import EMPTY_MODEL_RUNNER_OUTPUT, AsyncModelRunnerOutput, ModelRunnerOutput
+from vllm.v1.outputs import EMPTY_MODEL_RUNNER_OUTPUT, ModelRunnerOutput
 from vllm.v1.worker.gpu.attn_utils import (
     build_attn_metadata,
     build_slot_mappings_by_layer,
@@ -32,19 +31,21 @@ from vllm.v1.worker.workspace import lock_workspace
 from vllm_dllm.messages import Batch, Edits, Guidance, Placed, Readout
 from vllm_dllm.models import family_of
 from vllm_dllm.probes.worker import at_the_end, worker_half
-from vllm_dllm.vllm_messages import BLOCK, HIDDEN_CACHE, LOOKS, PROBE, DllmModelRunnerOutput, DllmSchedulerOutput
+from vllm_dllm.vllm_messages import BLOCK, HIDDEN_CACHE, LOOKS, PROBE, DllmSchedulerOutput
 from vllm_dllm.worker.buffers import Inputs, Shape, StepBuffers
 from vllm_dllm.worker.graphs import Forward, Graphs, give_up, graph_mode
 from vllm_dllm.worker.images import ImageEmbeddings
+from vllm_dllm.worker.launched import Launched
 from vllm_dllm.worker.layerwise import LayerwiseForward
 from vllm_dllm.worker.looks import Queries
 from vllm_dllm.worker.readout import CHUNK, LINES, Nothing, Reader, Reading
 from vllm_dllm.worker.schedules import make_room
+from vllm_dllm.worker.unused_calls import UnusedCalls
 
 logger = init_logger(f"vllm.{__name__}")
 
 
-class DllmModelRunner:
+class DllmModelRunner(UnusedCalls):
     """Holds the weights and the KV cache, and computes what a `Batch` says.
 
     It keeps nothing about a request from one pass to the next but the keys and values in its pages, and the embeddings of
@@ -238,13 +239,6 @@ class DllmModelRunner:
             lock_workspace()  # which the graphs have the address of
         return taken
 
-    # what vLLM's `profile_cudagraph_memory` reads of its own runner
-    lora_config = None
-    model_state = SimpleNamespace(supports_mm_inputs=False)
-
-    def maybe_remove_all_loras(self, lora_config: None) -> None:
-        """There are none."""
-
     def execute_model(
         self, scheduler_output: SchedulerOutput, intermediate_tensors: None = None
     ) -> ModelRunnerOutput | None:
@@ -257,13 +251,10 @@ class DllmModelRunner:
         self.launched = launched
         return None
 
-    def sample_tokens(self, grammar_output: None) -> "Launched | None":
+    def sample_tokens(self, grammar_output: None) -> Launched | None:
         """The output of the step just launched, which may be on its way; None if there is none, because it failed."""
         launched, self.launched = self.launched, None
         return launched
-
-    def update_max_model_len(self, max_model_len: int) -> None:
-        """Nothing here depends on it."""
 
     def reload_weights(
         self,
@@ -274,21 +265,9 @@ class DllmModelRunner:
         """Other weights in place of the model's: from the iterator, the path, or the last path once more."""
         reload_weights(self.vllm_config, self.model, weights_iterator, weights_path, is_checkpoint_format)
 
-    def get_draft_model(self) -> None:
-        """There is no speculative decoding."""
-
-    def reset_lora_state(self) -> None:
-        """Nor LoRA."""
-
-    def reset_mm_cache(self) -> None:
-        """That of images as pixels: there is none here."""
-
     def reset_encoder_cache(self) -> None:
         """Forget the embeddings of images. The scheduler, which is told first, sends those that are needed again."""
         self.images.clear()
-
-    def get_encoder_timing_stats(self) -> dict[str, dict[str, float | int]]:
-        return {}
 
     def shutdown(self) -> None:
         clear_layer_kv_caches(self.vllm_config.compilation_config.static_forward_context.values())
@@ -297,7 +276,7 @@ class DllmModelRunner:
     # ---- the pass ----
 
     @torch.inference_mode()
-    def run(self, batch: Batch, req_ids: list[str]) -> "Launched":
+    def run(self, batch: Batch, req_ids: list[str]) -> Launched:
         """One step, launched: forward at the query positions, read at the places.
 
         Every layer writes the keys and values of the query positions into their pages, then attends to
@@ -402,31 +381,3 @@ class DllmModelRunner:
 
     def _to_device(self, array: np.ndarray) -> torch.Tensor:
         return async_tensor_h2d(array, self.device)
-
-
-class Launched(AsyncModelRunnerOutput):
-    """A step's output, which the device may still be computing."""
-
-    def __init__(
-        self,
-        req_ids: list[str],
-        reading: Reading | Nothing | None,  # None on tensor-parallel ranks other than the first
-        weights: int,
-        signals: dict[int, dict[str, Any]],
-        layer_tokens: dict[int, list[int]],
-    ):
-        self.req_ids = req_ids
-        self.reading = reading
-        self.weights = weights
-        self.signals = signals
-        self.layer_tokens = layer_tokens
-
-    def get_output(self) -> ModelRunnerOutput:
-        """Waits for the device."""
-        ids = self.req_ids
-        output = DllmModelRunnerOutput(req_ids=ids, req_id_to_index={r: i for i, r in enumerate(ids)})
-        output.weights = self.weights
-        if self.reading is not None:
-            output.observation = self.reading.observation()
-            output.observation.signals, output.observation.layer_tokens = self.signals, self.layer_tokens
-        return output
