@@ -18,6 +18,7 @@ from vllm_dllm.patches import (
     early_refusals,
     endpoints,
     failed_requests,
+    image_urls,
     max_tokens,
     request_fields,
     request_formats,
@@ -33,6 +34,7 @@ def _init(original, self, vllm_config, *args, **kwargs):
         early_refusals.apply()
         endpoints.apply()
         failed_requests.apply()
+        image_urls.apply()
         max_tokens.apply()
         request_fields.apply()
         request_formats.apply()

@@ -107,6 +107,8 @@ BAD = {
     "more than allowed": ([url(ONE)] * (IMAGES + 1), f"At most {IMAGES} image"),
     "a video": ([{"type": "video_url", "video_url": {"url": "data:video/mp4;base64,AAAA"}}], "video"),
     "another domain": ([{"type": "image_url", "image_url": {"url": "http://127.0.0.1:9/a.png"}}], "example.com"),
+    "a file": ([{"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}], "it must be an http or https URL"),
+    "no base64 at all": ([{"type": "image_url", "image_url": {"url": "data:text/plain,hi"}}], "a data URL in base64"),
     "places": ([url(ONE), {"type": "text", "text": "<image> and <image>"}], "must say it once for each image"),
 }
 
