@@ -5,62 +5,66 @@ the source stops at an end token, it finishes that block first; the engine ends 
 """
 
 import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
+import golden_cases
 import tasks
 import train
 from common import EOS, Engine
-from settings import settings
+from golden_cases import Case
 from vllm import SamplingParams
 
 
-def ends_at_eos(case: dict) -> bool:
-    return bool(case.get("stop")) or case["source"] == "llada2"
+@dataclass
+class BlockCase(Case):
+    own: dict = field(default_factory=dict)  # settings in place of the case's
+    compare_passes: bool = True  # what they compute, where the request's cache is the source's
 
+    @property
+    def settings(self) -> dict:
+        return super().settings | self.own
 
-def wanted(case: dict) -> list[int]:
-    tokens = [*case["output_ids"], *case.get("overflow_ids", [])]
-    return tokens[: tokens.index(EOS) + 1] if ends_at_eos(case) and EOS in tokens else tokens
+    @property
+    def ends_at_eos(self) -> bool:
+        return bool(self.case.get("stop")) or self.case["source"] == "llada2"
 
+    @property
+    def max_tokens(self) -> int:
+        return self.case["gen_length"] + len(self.case.get("overflow_ids", []))
 
-def shown(case: dict, unmasked: list[list[int]]) -> list[list[int]]:
-    """As the files show passes: LLaDA2's last one by what of it is in the output."""
-    if case["source"] != "llada2" or len(unmasked) < case["passes"]:
-        return unmasked
-    last = [position for position in unmasked[-1] if position < len(case["output_ids"])]
-    return [*unmasked[:-1], last] if last else unmasked[:-1]
+    @property
+    def params(self) -> SamplingParams:
+        found = super().params
+        found.skip_reading_prefix_cache = True  # else it might find what an earlier case left
+        return found
 
+    def pairs(self, tokens: list[int], trace: dict) -> Iterator[tuple[str, list, list]]:
+        want = [*self.case["output_ids"], *self.case.get("overflow_ids", [])]
+        yield "answer token", want[: want.index(EOS) + 1] if self.ends_at_eos and EOS in want else want, tokens
+        unmasked = self._shown([sorted(part) for part in trace["unmasked"] if part])
+        passes = [sorted(part) for part in self.case["unmasked"]]
+        # the engine ends when the answer is there; in the last block the source goes on behind it
+        behind = [part for part in passes[len(unmasked) :] if any(p < len(tokens) for p in part)]
+        yield "unmasked of pass", passes[: len(unmasked)] + behind, unmasked
+        if self.compare_passes and trace["cache"] == {"sdar": "block", "llada2": "none"}[self.case["source"]]:
+            queries = trace["query_tokens"]
+            counts = self.case["query_tokens"]
+            yield "query_tokens of pass", counts[: len(queries)] if self.ends_at_eos else counts, queries
 
-def params(case: dict, **own: Any) -> SamplingParams:
-    length = case["gen_length"] + len(case.get("overflow_ids", []))
-    keys = settings(case) | own
-    return SamplingParams(
-        temperature=0,
-        max_tokens=length,
-        ignore_eos=not ends_at_eos(case),
-        skip_reading_prefix_cache=True,  # else it might find what an earlier case left
-        extra_args=keys,
-    )
+    def _shown(self, unmasked: list[list[int]]) -> list[list[int]]:
+        """As the files show passes: LLaDA2's last one by what of it is in the output."""
+        if self.case["source"] != "llada2" or len(unmasked) < self.case["passes"]:
+            return unmasked
+        last = [position for position in unmasked[-1] if position < len(self.case["output_ids"])]
+        return [*unmasked[:-1], last] if last else unmasked[:-1]
 
 
 def differences(engine: Engine, cases: list[dict], compare_passes: bool = True, **own: Any) -> list[str]:
-    """What is not as the files say of answers and, unless told otherwise, of passes where the request's cache is the source's."""
-    found = []
-    results = engine.run([{"prompt_token_ids": c["prompt_ids"]} for c in cases], [params(c, **own) for c in cases])
-    for case, (output, trace) in zip(cases, results, strict=True):
-        got, want = list(output.outputs[0].token_ids), wanted(case)
-        if got != want:
-            found.append(f"{case['prompt']!r}, {settings(case)}: {got} instead of {want}")
-        unmasked = shown(case, [sorted(part) for part in trace["unmasked"] if part])
-        passes = [sorted(part) for part in case["unmasked"]]
-        # the engine ends when the answer is there; in the last block the source goes on behind it
-        if unmasked != passes[: len(unmasked)] or min(sum(passes[len(unmasked) :], [len(got)])) < len(got):
-            found.append(f"{case['prompt']!r}, {settings(case)}: unmasked {unmasked}")
-        if compare_passes and trace["cache"] == {"sdar": "block", "llada2": "none"}[case["source"]]:
-            queries = trace["query_tokens"]
-            if queries != case["query_tokens"][: len(queries) if ends_at_eos(case) else None]:
-                found.append(f"{case['prompt']!r}, {settings(case)}: computed {queries}")
-    return found
+    """What is not as the files say, all of them in the engine at once."""
+    batch = [BlockCase(case["source"], i, case, own, compare_passes) for i, case in enumerate(cases)]
+    return [found for found in golden_cases.differences(engine, batch) if found is not None]
 
 
 def prompts(count: int, seed: int) -> list[list[int]]:

@@ -1,7 +1,7 @@
 """Golden cases as requests, and what an answer has to be."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,15 +79,19 @@ class Case:
 
     def difference(self, tokens: Sequence[int], trace: dict) -> str | None:
         """What is not as it should be in an answer's tokens and the request's trace, or None."""
+        found = [_first_difference(*pair) for pair in self.pairs(list(tokens), trace)]
+        found = [d for d in found if d is not None]
+        return f"{self.file} case {self.index}, {self.settings}: " + "; ".join(found) if found else None
+
+    def pairs(self, tokens: list[int], trace: dict) -> Iterator[tuple[str, list, list]]:
+        """What is compared: the name of one item, what the file says, and what is there."""
         want, canvas = self.case["output_ids"], trace["output_ids"]
         if self.case.get("stopped"):  # LLaDA-V's, which leaves out the end of turn and all behind it
             want = [*want, END_OF_TURN]
             canvas = canvas[: len(want)]
         answer = want[: want.index(EOS) + 1] if self.ends_at_eos and EOS in want else want
-        found = [
-            _first_difference("canvas token", want, canvas),
-            _first_difference("answer token", answer, list(tokens)),
-        ]
+        yield "canvas token", want, canvas
+        yield "answer token", answer, tokens
         shown = dict(self.case)
         if "query_tokens" in shown:
             shown["query_tokens"] = query_tokens(self.case, trace["unmasked"])
@@ -96,9 +100,7 @@ class Case:
         for key in PASSES:
             if shown.get(key) is not None:
                 want = shown[key] if key != "unmasked" else [sorted(part) for part in shown[key]]
-                found.append(_first_difference(f"{key} of pass", want, trace[key]))
-        found = [d for d in found if d is not None]
-        return f"{self.file} case {self.index}, {self.settings}: " + "; ".join(found) if found else None
+                yield f"{key} of pass", want, trace[key]
 
 
 def _first_difference(what: str, want: list, got: list) -> str | None:

@@ -1,7 +1,7 @@
 """Golden files of SDAR and LLaDA2: the same tokens and the same passes as their public code's."""
 
 import pytest
-from causal_cases import differences, params
+from causal_cases import BlockCase, differences
 from common import golden
 
 FILES = [("sdar", "tiny-sdar", "sdar"), ("llada2", "tiny-llada2", "llada2")]
@@ -32,5 +32,6 @@ def test_commits_beside_the_next_block(sdar):
     cases = golden("tiny-sdar", "sdar")
     assert not differences(sdar, cases[::2], compare_passes=False, dllm_merge_commits=True)
     case = next(c for c in cases if not c["stop"] and c["block_length"] == 4)
-    ((_, trace),) = sdar.run([{"prompt_token_ids": case["prompt_ids"]}], [params(case, dllm_merge_commits=True)])
+    asked = BlockCase("sdar", 0, case, {"dllm_merge_commits": True})
+    ((_, trace),) = sdar.run([asked.prompt], [asked.params])
     assert len(trace["query_tokens"]) == len(case["unmasked"]) and max(trace["query_tokens"][1:]) == 8
