@@ -47,9 +47,14 @@ def target_of(params: SamplingParams) -> Target | None:
     return found
 
 
+def has_target(params: SamplingParams) -> bool:
+    """Whether a request that was admitted scores a target, and does nothing else."""
+    return CARRIER in (params.extra_args or {})
+
+
 def scores(params: SamplingParams) -> bool:
     """Whether a request that was admitted scores something, first or only."""
-    return CARRIER in (params.extra_args or {}) or params.prompt_logprobs is not None
+    return has_target(params) or params.prompt_logprobs is not None
 
 
 def scoring_of(

@@ -16,7 +16,7 @@ from vllm_dllm.loaded_formats import LoadedFormats
 from vllm_dllm.models.ends import ends_of
 from vllm_dllm.param_constraints import constraints_of
 from vllm_dllm.running import Running
-from vllm_dllm.scored import scoring_of
+from vllm_dllm.scored import has_target, scoring_of
 from vllm_dllm.settings import ServerSettings, Settings
 from vllm_dllm.slots import Slots
 
@@ -60,7 +60,8 @@ class Starter:
         length = settings.canvas_length(request.num_prompt_tokens, request.max_tokens) + len(text.suffix)
         canvases = 2 if settings.cfg_scale else 1
         first_pass = canvases * length
-        if settings.policy.commits and self.chunked:
+        # a prompt that is scored is short at first: a pass for each of its tokens
+        if settings.policy.commits and self.chunked and not has_target(request.sampling_params):
             first_pass = min(first_pass, settings.shortest_chunk(self.slots.page_size))
         return Asks(settings, text, canvases, length, first_pass)
 
