@@ -13,6 +13,7 @@ from vllm.model_executor.models.llama import LlamaAttention, LlamaDecoderLayer, 
 from vllm.model_executor.models.utils import AutoWeightsLoader, WeightsMapper, maybe_prefix
 from vllm.platforms import current_platform
 
+from vllm_dllm.models import cpu_swiglu
 from vllm_dllm.models.weights import WeightCheck
 
 
@@ -78,6 +79,7 @@ class BidirectionalLlama(nn.Module, SupportsQuant):
         if current_platform.is_cpu() and vllm_config.compilation_config.mode == CompilationMode.NONE:
             for layer in self.model.layers:  # not as an operator, which only torch.compile needs
                 layer.self_attn.attn.use_direct_call = True
+            cpu_swiglu.use(self.model)
         # the first load must bring every weight; later ones, or one over dummy weights, may be an update
         self.has_weights = vllm_config.load_config.load_format == "dummy"
 
