@@ -119,8 +119,11 @@ class Scoring:
             self.rows.clear()
         return self.plan()
 
-    def postpone(self, planned: Pass) -> None:
-        """It cannot go on with less."""
+    def postpone(self, planned: Pass) -> Pass | None:
+        """In place of a pass that has no room: the first one, where everything is to be computed anew and a scored prompt,
+        which is longer than a step may be, then begins with a block. Else it cannot go on with less."""
+        anew = self.block is not None and not self.kept and self.passes > 0
+        return self.redo() if anew and self.rows is not None else None
 
     def refresh(self) -> None:
         """Have the pass after the one under way recompute everything, where not every pass does."""

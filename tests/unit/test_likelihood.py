@@ -246,9 +246,29 @@ def test_a_chain_by_blocks_computes_a_block_anew_when_it_is_whole():
         ([4, 5, 6, 7], [21, MASK, MASK, MASK], [5], 8),
         ([0, 1, 2, 3, 4, 5, 6, 7], [7, 8, 9, 20, 21, 22, MASK, MASK], [6], 8),
     ]
+    assert scoring.postpone(scoring.plan()) is None, "what is short already"
     again = scoring.redo()
     assert again.number == 0 and again.full and again.block == 4
     assert scoring.shown()["output_ids"] == TARGET
+
+
+def test_a_long_prompt_is_scored_from_its_start_again_after_a_cache_reset():
+    """Its passes are of a block or two; one that computes all before it might have room in no step."""
+    traits = ModelTraits(MASK, 0, "llada", block_length=4)
+    scoring = Scoring([7], [20] * 99, Chain(0, 99, 99), traits, top=0, block=4)
+    running = Running(scoring, [[1]])
+    row = np.asarray([[20]], np.int32), np.full((1, 1), -0.5, np.float32), np.ones(1, np.int64)
+    sizes = []
+    while not scoring.done:
+        if len(sizes) == 60:
+            scoring.refresh()
+        planned = scoring.plan()
+        planned = running.within(16, planned, chunked=True) or planned
+        sizes.append(planned.tokens)
+        reads = planned.reads
+        scoring.finish(planned, Observation(reads, reads, reads.astype(np.float32), logprobs=row))
+    assert len(sizes) == 60 + 99 and max(sizes) == 8
+    assert len(scoring.rows) == 99 and scoring.scores.tolist() == [-0.5] * 99
 
 
 # ---- read-out ----
