@@ -89,7 +89,7 @@ class Overlap:
             load.timed(seconds, passes, tokens)
             most = load.usual.y * self.requests
             self.account = min(self.account + BUDGET * seconds, most)
-            if over and self.account >= most and load.worth_a_trial():
+            if over and self.account >= most and self.requests > 1 and load.worth_a_trial():
                 self.trial, self.by_turns = _Trial(stake=most), not load.better
                 self.account = 0.0
                 self.passes = 0
@@ -134,7 +134,7 @@ class _Load:
 
     def expected(self, passes: int, tokens: int) -> float:
         """Seconds of the usual way."""
-        return passes * self.usual.at(tokens / passes)
+        return passes * max(self.usual.at(tokens / passes), 0.0)
 
     def timed(self, seconds: float, passes: int, tokens: int) -> None:
         """What they were."""

@@ -120,6 +120,12 @@ def test_it_is_not_tried_where_the_device_hardly_waits():
     assert machine.passes[True] == 0
 
 
+def test_one_request_alone_has_no_turns_to_try():
+    machine = Machine("auto", **PAYS)
+    machine.run(1, 500)
+    assert machine.passes[True] == 0
+
+
 @pytest.mark.parametrize("requests", [16, 64])
 def test_it_follows_what_changes(requests):
     """The host's share becomes small, and large again; by turns or not, the other way is still tried."""
