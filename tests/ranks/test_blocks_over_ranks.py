@@ -14,7 +14,7 @@ from sampling import Sampling
 @pytest.mark.parametrize("model, source, other", [("tiny-sdar", "sdar", "none"), ("tiny-llada2", "llada2", "block")])
 def test_golden(model, source, other, tmp_path, sampling: Sampling):
     ranks = {"tensor_parallel_size": 2, "distributed_executor_backend": "mp"}
-    cases = sampling.take(golden(model, source), lambda case: case["block_length"], least=8)
+    cases = sampling.take(golden(model, source), lambda case: case["block_length"], least=6)
     with closing(Engine(model, tmp_path / "trace.jsonl", **ranks)) as engine:
         assert not differences(engine, cases)
-        assert not differences(engine, cases, dllm_cache=other)
+        assert not differences(engine, cases[::3], dllm_cache=other)

@@ -1,7 +1,7 @@
-"""Two ranks, each with half of the heads, over both executors: the same tokens and the same passes as with one.
+"""Two ranks, each with half of the heads: the same tokens and the same passes as with one.
 
-tests/ranks/test_killed_rank.py asks servers of two ranks the same, before it kills one: each model is run over each
-executor.
+Over the executor for several processes. test_killed_rank.py asks servers of tiny-dream the same, over both executors,
+before it kills a rank; test_two_nodes.py asks one of tiny-llada over Ray.
 """
 
 import os
@@ -16,7 +16,6 @@ import recorded
 from common import ROOT, Engine
 from golden_cases import differences, sample
 from likelihood_cases import together
-from sampling import Sampling
 from vllm import SamplingParams
 
 from vllm_dllm.engine_config import BIND, THREADS
@@ -26,39 +25,27 @@ HIDDEN = {"dllm_hidden_cache": True}  # so that requests may choose elastic
 LAYERS, WIDTH, VOCABULARY, SIZE = 6, 128, 128, 4  # of tiny-llada in float32
 
 
-def start(model: str, executor: str, folder: Path, environment: dict[str, str], **more) -> Engine:
-    with mock.patch.dict(os.environ, environment):  # several ranks leave their mark on it: engine_config.share_cores
-        ranks = {"tensor_parallel_size": RANKS, "distributed_executor_backend": executor}
-        return Engine(model, folder / "trace.jsonl", **ranks, **more)
-
-
-def check_golden(engine: Engine, model: str, sampling: Sampling) -> None:
-    """Some cases of each policy of each golden file in one go, 16 running at any time, policies and settings mixed, and
-    likelihoods among them."""
-    batch = sample(model, sampling, least=2)
-    sampling.check(together(engine, likelihood_cases.sample(model, sampling, 3), batch, sampling.seed))
-
-
 @pytest.fixture(scope="module")
 def llada(tmp_path_factory) -> Iterator[Engine]:
     """Two processes of this machine, whose workers can be looked into."""
     with pytest.MonkeyPatch.context() as patch:  # the engine's processes inherit the path
         for folder in (Path(__file__).parent, ROOT / "benchmarks"):
             patch.syspath_prepend(str(folder))
-        folder = tmp_path_factory.mktemp("llada")
-        more = {"additional_config": HIDDEN, "worker_extension_cls": "looking_in.LookingIn"}
-        unbound = {BIND: "nobind"}  # as a user may set it; the other engines are without
-        with closing(start("tiny-llada", "mp", folder, unbound, **more)) as engine:
+        more = {"tensor_parallel_size": RANKS, "distributed_executor_backend": "mp", "additional_config": HIDDEN}
+        more["worker_extension_cls"] = "looking_in.LookingIn"
+        trace = tmp_path_factory.mktemp("llada") / "trace.jsonl"
+        # several ranks leave their mark on the environment: engine_config.share_cores
+        with mock.patch.dict(os.environ, {BIND: "nobind"}):  # as a user may set it; the other engines are without
+            engine = Engine("tiny-llada", trace, **more)
+        with closing(engine):
             yield engine
 
 
 def test_golden(llada, sampling):
-    check_golden(llada, "tiny-llada", sampling)
-
-
-def test_golden_over_ray(cluster, tmp_path, sampling):
-    with closing(start("tiny-dream", "ray", tmp_path, cluster.environment, additional_config=HIDDEN)) as engine:
-        check_golden(engine, "tiny-dream", sampling)
+    """A case of each policy of each golden file in one go, 16 running at any time, policies and settings mixed, and
+    likelihoods among them."""
+    batch = sample("tiny-llada", sampling)
+    sampling.check(together(llada, likelihood_cases.sample("tiny-llada", sampling, 3), batch, sampling.seed))
 
 
 def test_records(llada):

@@ -16,9 +16,9 @@ from pathlib import Path
 TESTS = Path(__file__).parent.parent
 sys.path += [str(TESTS), str(TESTS / "golden")]
 
+import golden_cases  # noqa: E402
 from cluster import ENVIRONMENT, Node  # noqa: E402
 from common import CHECKPOINTS, ROOT  # noqa: E402
-from golden_cases import sample  # noqa: E402
 from sampling import Sampling  # noqa: E402
 from served import Server  # noqa: E402
 from server_process import stop, wait_until_healthy  # noqa: E402
@@ -66,7 +66,8 @@ def main(sampling: Sampling) -> None:
             ranks = [p for p in second.processes() if p.cmdline()[0].startswith("ray::RayCPUWorkerProc")]
             assert len(ranks) == 1, f"{len(ranks)} ranks on the second node"
             print("a rank on each node", flush=True)
-            cases = sample("tiny-llada", sampling)
+            every = golden_cases.cases("tiny-llada")
+            cases = sampling.take(every, lambda case: case.settings["dllm_cache"])  # one of each policy
             with ThreadPoolExecutor(16) as pool:
                 answers = list(pool.map(lambda case: case.ask(server), cases))
             sampling.check([c.difference(*a) for c, a in zip(cases, answers, strict=True)])

@@ -31,7 +31,8 @@ def damaged(tmp_path_factory) -> Iterator[Server]:
         wait_until_healthy(server)
         yield server
     finally:
-        stop(server)
+        if server.process.poll() is None:  # test_stopping.py has killed its engine
+            stop(server)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def browser():
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """test_stopping.py ends the server, so it comes last."""
+    """test_stopping.py ends the servers, so it comes last."""
     items.sort(key=lambda item: item.path.name == "test_stopping.py")
 
 

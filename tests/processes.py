@@ -59,10 +59,14 @@ def check_gone(processes: list[psutil.Process], shared: set[int], deadline: floa
     assert not names(shared)
 
 
-def end_group(leader: subprocess.Popen) -> None:
+def kill_group(leader: int) -> None:
     """Kill what is left of its process group, should a test have failed."""
     try:
-        os.killpg(leader.pid, signal.SIGKILL)
+        os.killpg(leader, signal.SIGKILL)
     except ProcessLookupError:
         pass  # as it should be: nothing is left
+
+
+def end_group(leader: subprocess.Popen) -> None:
+    kill_group(leader.pid)
     leader.wait()
