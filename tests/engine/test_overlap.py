@@ -10,8 +10,6 @@ from golden_cases import cases, differences, sample
 from prompts import params, task_prompts, token_ids
 from refreshes import DUAL, delays
 
-SHARE = 1 / 12  # of the golden cases
-
 
 @pytest.fixture(scope="module")
 def by_turns(tmp_path_factory) -> Iterator[Engine]:
@@ -26,7 +24,7 @@ def by_turns(tmp_path_factory) -> Iterator[Engine]:
 
 
 def test_golden_cases(by_turns, sampling):
-    batch = sample("tiny-llada", sampling, SHARE, least=2)
+    batch = sample("tiny-llada", sampling, least=2)
     random.Random(sampling.seed).shuffle(batch)
     sampling.check(differences(by_turns, batch))
     sampling.check([differences(by_turns, [case])[0] for case in batch[:2]])

@@ -26,7 +26,7 @@ def test_together(engine, model, request, sampling):
     """16 requests at a time, policies mixed: first steps that are all replayed, then `d2`'s too, then some that a probe keeps
     eager."""
     engine = request.getfixturevalue(engine)
-    batch = sample(model, sampling, 1 / 8, least=2)
+    batch = sample(model, sampling, 1 / 16, least=2)
     random.Random(sampling.seed).shuffle(batch)
     probed = [case.settings["dllm_cache"] for case in batch if case.settings["dllm_cache"] in PROBED]
     assert set(probed) == set(PROBED)
@@ -40,7 +40,7 @@ def test_together(engine, model, request, sampling):
 
 def test_alone(llada, sampling):
     """A pass is its graph's only request, and some are too large for any graph."""
-    alone = sample("tiny-llada", sampling, 1 / 24)
+    alone = sample("tiny-llada", sampling)
     with graphs(llada, most=40) as replays:
         sampling.check([difference for case in alone for difference in differences(llada, [case])])
     assert replays[0] > 2 * len(alone), replays

@@ -6,7 +6,7 @@ from prompts import as_prompt, params, token_ids
 
 LENGTH, BLOCK, THRESHOLD = 96, 32, 0.9  # of train.py's final evaluation
 FINAL = 64, 2  # its prompts of each kind, and their seed
-PROMPTS = 16
+PROMPTS = 8
 
 
 @pytest.mark.parametrize("name", ["llada", "dream"])
