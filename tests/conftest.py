@@ -1,5 +1,6 @@
 """Options and paths of all tests."""
 
+import gc
 import sys
 
 import pytest
@@ -8,6 +9,7 @@ from sampling import SEEDS, Sampling, seed_of_commit
 from together import SHARING, Together, share_cores
 
 share_cores()
+gc.disable()  # until all is imported: see patches/quick_start.py
 sys.path += [str(GOLDEN), str(CHECKPOINTS)]
 
 LONGEST_FIRST = (*SHARING, "examples", "models", "attention", "kernels")
@@ -35,6 +37,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first, so that no process is left with much when the other is done."""
     order = {name: i for i, name in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: order.get(item.path.parent.name, len(order)))
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_report_header(config: pytest.Config) -> str:

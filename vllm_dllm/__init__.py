@@ -61,6 +61,7 @@ def register() -> None:
         foreign_checkpoints,
         generation_defaults,
         integrity,
+        quick_start,
         server,
         waiting_steps,
     )
@@ -82,3 +83,4 @@ def register() -> None:
         waiting_steps,
     ):
         patch.apply()
+    quick_start.end()

@@ -21,7 +21,7 @@ from vllm_dllm.models.checks import check as check_checkpoint
 from vllm_dllm.models.generation import check_override
 from vllm_dllm.models.generation import defaults as checkpoint_defaults
 from vllm_dllm.options import SettingError
-from vllm_dllm.patches import owner
+from vllm_dllm.patches import owner, quick_start
 from vllm_dllm.settings import ModelTraits, ServerSettings, given
 from vllm_dllm.vllm_messages import BLOCK, PROBE
 from vllm_dllm.vllm_version import note_vllm
@@ -88,7 +88,9 @@ class DllmConfig(VerifyAndUpdateConfig):
         vllm_config.additional_config = vllm_config.additional_config | for_worker
         if settings.value(WATCH):
             address.choose()
-        owner.apply()  # this process is about to start others
+        # this process is about to start others
+        owner.apply()
+        quick_start.apply()
 
 
 def refuse_features(config: VllmConfig) -> None:

@@ -1,5 +1,7 @@
 """What the tests add to the ranks' workers."""
 
+import gc
+
 import torch
 from communication import CommunicationCounter
 
@@ -11,6 +13,9 @@ class LookingIn(CommunicationCounter):
 
     def threads(self) -> int:
         return torch.get_num_threads()
+
+    def collects(self) -> bool:
+        return gc.isenabled()
 
     def disagree(self) -> None:
         """From now on the second rank sees the attention of all tracked tokens drift."""

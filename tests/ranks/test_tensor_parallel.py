@@ -64,6 +64,11 @@ def test_unbound_ranks_share_the_cores(llada):
     assert llada.llm.collective_rpc("threads") == [max(1, int(threads))] * RANKS
 
 
+def test_ranks_collect_their_garbage(llada):
+    """Which they did not while they started: patches/quick_start.py."""
+    assert llada.llm.collective_rpc("collects") == [True] * RANKS
+
+
 def test_bytes_of_passes(llada):
     """What ranks send each other: so much for each query token and row, whatever the canvas's length."""
     from communication import passes_of_request
