@@ -1,4 +1,7 @@
-"""vLLM's processes begin without Python's garbage collector, and have it again; others always have it."""
+"""vLLM's processes begin without Python's garbage collector, and have it again; others always have it.
+
+In a real engine's: tests/ranks/test_tensor_parallel.py.
+"""
 
 import gc
 import multiprocessing
@@ -6,7 +9,6 @@ from multiprocessing import spawn
 
 import pytest
 
-import vllm_dllm
 from vllm_dllm.patches import quick_start
 
 WHEN_IMPORTED = gc.isenabled()  # by a process that is started, before its target runs
@@ -14,7 +16,7 @@ WHEN_IMPORTED = gc.isenabled()  # by a process that is started, before its targe
 
 def collects(said) -> None:
     before = gc.isenabled()
-    vllm_dllm.register()  # as vLLM does
+    quick_start.end()  # as the plugin's entry point does
     starts_others = spawn.get_preparation_data is quick_start._get_preparation_data
     said.send((WHEN_IMPORTED, before, gc.isenabled(), gc.get_freeze_count() > 0, starts_others))
 
