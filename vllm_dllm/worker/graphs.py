@@ -74,7 +74,7 @@ class Graphs:
 
     def choose(self, batch: Batch) -> BatchExecutionDescriptor | None:
         """The smallest graph that holds the batch, or None: it runs eagerly."""
-        if batch.placed:  # a graph begins with tokens
+        if self.hidden is None or batch.placed:  # there are none; a graph begins with tokens
             return None
         counts = np.diff(batch.query_starts)
         uniform = int(counts[0]) if (counts == counts[0]).all() else None
