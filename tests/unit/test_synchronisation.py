@@ -19,7 +19,8 @@ ALLOWED = {
     # the one copy back
     ("worker/host_copy.py", "HostCopy.arrays", "self.done.synchronize()"),
     # on the CPU alone
-    ("worker/readout.py", "Reader._find_best", "broken.any()"),
+    ("worker/readout_reference.py", "_read", "sound.all()"),
+    ("worker/readout_reference.py", "_most_likely", "(token == mask_id).nonzero()"),
     # Elastic-Cache's decision, once a layer
     ("probes/drift_worker.py", "DriftWorker.after",
      "as_on_first_rank(similarity(self.old, now, self.tracked_queries)).tolist()"),
@@ -32,6 +33,7 @@ ALLOWED = {
     ("models/llada_v/model.py", "LlavaLLaDAModelLM.embed_multimodal", "sizes.tolist()"),
     # arrays of NumPy
     ("worker/graphs.py", "Graphs.choose", "(counts == counts[0]).all()"),
+    ("worker/readout.py", "_places", "flags.nonzero()"),
     ("worker/readout.py", "_groups", "read_starts.tolist()"),
     ("worker/layerwise.py", "LayerwiseForward._widen", "np.diff(now.query_starts).tolist()"),
     ("attention_maps/query_set.py", "QuerySet.__init__", "np.cumsum(counts).tolist()"),

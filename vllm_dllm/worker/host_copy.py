@@ -15,7 +15,7 @@ class HostCopy:
     def __init__(self, tensors: Sequence[torch.Tensor]):
         # the widest first, so that each is aligned to its own width
         self.order = sorted(range(len(tensors)), key=lambda i: -tensors[i].element_size())
-        self.like = [(tuple(t.shape), t.dtype) for t in tensors]
+        self.like = [(t.shape, t.dtype, t.nbytes) for t in tensors]
         parts = [tensors[i].contiguous().view(-1).view(torch.uint8) for i in self.order]
         self.host = parts[0] if len(parts) == 1 else torch.cat(parts)
         self.done: torch.Event | None = None
@@ -33,8 +33,8 @@ class HostCopy:
         found: list[np.ndarray] = [np.empty(0)] * len(self.like)
         start = 0
         for i in self.order:
-            shape, dtype = self.like[i]
-            stop = start + int(np.prod(shape)) * dtype.itemsize
+            shape, dtype, size = self.like[i]
+            stop = start + size
             found[i] = self.host[start:stop].view(dtype).view(shape).numpy()
             start = stop
         return found

@@ -6,17 +6,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from vllm.triton_utils import HAS_TRITON
 from vllm.utils.torch_utils import async_tensor_h2d
 
 from vllm_dllm.messages import Edits, Guidance, Readout, StepObservation
+from vllm_dllm.worker import readout_reference
 from vllm_dllm.worker.edits import apply, edit_lines
 from vllm_dllm.worker.guide import Guided, guide
 from vllm_dllm.worker.host_copy import HostCopy
+from vllm_dllm.worker.readout_reference import LEAST, ROOM, entropies
 
 LINES = 1024  # that go through the output head and are read at once: logits of a large vocabulary take room
 CHUNK = 64  # lines that are sampled at once: float64 noise takes four times as much
-ROOM = 1 << 20  # logits that are otherwise read at once, in numbers: more lines of a small vocabulary
 Group = tuple[int, int, int, Readout]  # lines [start, stop) that are read alike, the first request of which they are
 
 
@@ -25,7 +25,7 @@ class Reader:
 
     `sampler` says how the model's authors draw tokens at a temperature: `gumbel` (LLaDA) or
     `categorical` (Dream). `mask_id` is never chosen: a position unmasked to the mask token would stay
-    masked. On a `device` that runs Triton, readout_kernel.py reads the most likely tokens.
+    masked. What is most likely is read by readout_kernel.py, on a CPU by readout_reference.py.
     """
 
     def __init__(self, sampler: str, mask_id: int, device: torch.device | str = "cpu", vocab_size: int = 0):
@@ -93,20 +93,17 @@ class Reader:
         """The logits are those from `first_line` on, in any float dtype: only chunks of them become float32."""
         stop_line = first_line + len(logits)
         packed = result.packed[:, first_line:stop_line]
-        if self.kernel is not None:
-            doubles = None if result.doubles is None else result.doubles[first_line:stop_line]
-            self.kernel(logits, self.mask_id, packed, doubles)
+        doubles = None if result.doubles is None else result.doubles[first_line:stop_line]
+        self._read_greedily(logits, packed, result, doubles)
         for start, stop, first, readout in groups:
             edit = late.get(first)
-            if self.kernel is not None and edit is None and _greedy(readout):
+            if edit is None and readout.temperature == 0 and readout.logprobs is None:
                 continue
             tokens_named = result.named.get(first)
-            step = CHUNK if readout.temperature > 0 else max(CHUNK, ROOM // logits.shape[-1])
+            step = CHUNK if readout.temperature > 0 else max(LEAST, ROOM // logits.shape[-1])
             for low in range(max(start, first_line), min(stop, stop_line), step):
                 lines = slice(low - first_line, min(low + step, stop, stop_line) - first_line)
-                chunk, tokens, values = logits[lines].float(), packed[0, lines], packed[1:4, lines].view(torch.float32)
-                if self.kernel is None:
-                    self._find_best(chunk, packed[:, lines])
+                chunk, tokens = logits[lines].float(), packed[0, lines]
                 if tokens_named is not None:
                     part = top_logprobs(chunk, tokens_named[low - start :][: len(chunk)], readout.logprobs or 0)
                     result.logprobs.setdefault(first, []).append(part)
@@ -114,60 +111,34 @@ class Reader:
                 raw = chunk
                 if edit is not None:
                     raw = chunk if readout.logprobs is None else chunk.clone()
-                    self._edit(chunk, low - start, edit, packed[:, lines])
-                if self.kernel is not None or edit is not None:
-                    chunk.masked_fill_((packed[4, lines] != 0)[:, None], 0)
-                if self.kernel is None or readout.temperature > 0:
-                    self._read_lines(chunk, low - start, readout, tokens, values)
+                    edit_lines(chunk, low - start, edit, self.tables)
+                    self._read_greedily(chunk, packed[:, lines], result)
+                chunk.masked_fill_((packed[4, lines] != 0)[:, None], 0)
+                if readout.temperature > 0:
+                    self._draw(chunk, low - start, readout, tokens, packed[1:4, lines].view(torch.float32))
                 if result.doubles is not None and readout.confidence64:
                     probs = torch.softmax(chunk.double(), -1)
                     result.doubles[low : low + len(chunk)] = probs.gather(-1, tokens[:, None].long())[:, 0]
                 if readout.logprobs is not None:
                     result.logprobs.setdefault(first, []).append(top_logprobs(raw, tokens.long(), readout.logprobs))
 
-    def _edit(self, chunk: torch.Tensor, skip: int, edit: Edits, packed: torch.Tensor) -> None:
-        """Edit a chunk of a request's lines, those from its line `skip` on, and see which are broken then."""
-        edit_lines(chunk, skip, edit, self.tables)
-        if self.kernel is not None:
-            self.kernel(chunk, self.mask_id, packed, None)
-        else:
-            self._find_best(chunk, packed)
+    def _read_greedily(
+        self, logits: torch.Tensor, packed: torch.Tensor, result: "Reading", doubles: torch.Tensor | None = None
+    ) -> None:
+        self.kernel(logits, self.mask_id, packed, doubles, result.margin, result.entropy)
 
-    def _find_best(self, logits: torch.Tensor, packed: torch.Tensor) -> None:
-        """The most likely token of each line but the mask token, the first of several, into `packed`; and which lines
-        have no finite one (NaN, an infinity, nothing but the mask token), besides those that had none before.
-
-        Those become zeros, so that whatever is read of them is a number; their requests are not answered with it.
-        """
-        mask = logits[:, self.mask_id].clone()
-        logits[:, self.mask_id] = -torch.inf
-        # NumPy's is ten times as fast as PyTorch's on a CPU. NaN is the largest for both
-        token = torch.from_numpy(logits.numpy().argmax(-1)) if logits.is_cpu else logits.argmax(-1)
-        best = logits.gather(-1, token[:, None])[:, 0]
-        logits[:, self.mask_id] = mask
-        sound = (best > -torch.inf) & (torch.maximum(best, mask) < torch.inf)  # NaN is neither
-        broken = ~sound | (packed[4] != 0)
-        if logits.device.type != "cpu" or broken.any():  # to look costs little there, much elsewhere
-            logits.masked_fill_(broken[:, None], 0)
-            token = token.masked_fill(broken, int(self.mask_id == 0))  # the first one but the mask token
-        packed[0] = token
-        packed[4] = broken
-
-    def _read_lines(
+    def _draw(
         self, logits: torch.Tensor, skip: int, readout: Readout, tokens: torch.Tensor, values: torch.Tensor
     ) -> None:
-        if readout.temperature > 0:
-            token, probs = self.sample(logits, skip, readout, self.mask_id)
-            tokens.copy_(token)
-        else:
-            probs = torch.softmax(logits, -1)
-        values[0] = probs.gather(-1, tokens[:, None].long())[:, 0]
+        """Tokens drawn at a temperature, and what they are judged by in place of the most likely ones' numbers."""
+        token, probs = self.sample(logits, skip, readout, self.mask_id)
+        tokens.copy_(token)
+        values[0] = probs.gather(-1, token[:, None])[:, 0]
         if readout.margin:
             best = probs.topk(2, -1).values
             values[1] = best[:, 0] - best[:, 1]
         if readout.entropy:
-            # Dream's and d2Cache's epsilon, which keeps log(0) out
-            values[2] = -(probs * torch.log(probs + 1e-10)).sum(-1)
+            values[2] = entropies(probs)
 
 
 class Nothing:
@@ -192,7 +163,7 @@ class Reading:
     """What is read of N lines, on the device and then on its way to the host.
 
     packed     int32 [5, N]: token, then the bits of confidence, margin and entropy in float32, and whether the line is
-               broken (see `_find_best`). Margin and entropy are zeros where nobody wants them.
+               broken (readout_reference.py). Margin and entropy are zeros where nobody wants them.
     doubles    float64 [N], if somebody wants confidences in it
     logprobs   of the requests that want them, by their place: `top_logprobs` of some lines each. Neighbours that name
                tokens alike have theirs together, by the first one's place
@@ -253,19 +224,13 @@ class Reading:
         return found
 
 
-def _kernel(
-    device: torch.device,
-) -> Callable[[torch.Tensor, int, torch.Tensor, torch.Tensor | None], None] | None:
-    if device.type == "cpu" or not HAS_TRITON:
-        return None
+def _kernel(device: torch.device) -> Callable[..., None]:
+    """What reads the most likely tokens there."""
+    if device.type == "cpu":
+        return readout_reference.read_greedily
     from vllm_dllm.worker.readout_kernel import read_greedily
 
     return read_greedily
-
-
-def _greedy(readout: Readout) -> bool:
-    """Whether the kernel reads all that is wanted."""
-    return readout.temperature == 0 and readout.logprobs is None
 
 
 def _cuts(groups: list[Group], count: int, most: int = LINES) -> list[int]:
@@ -287,7 +252,7 @@ def _guided(read_starts: np.ndarray, guidance: Mapping[int, Guidance]) -> list[G
 
 
 def _places(flags: np.ndarray) -> np.ndarray | None:
-    found = np.flatnonzero(flags)
+    found = flags.nonzero()[0]
     return found if len(found) else None
 
 

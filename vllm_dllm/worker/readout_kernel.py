@@ -1,4 +1,4 @@
-"""The greedy read-out in Triton: what `readout.read_greedily` reads, in one sweep of the logits as the head gives them.
+"""The greedy read-out in Triton: what `readout_reference.read_greedily` reads, in one sweep of the logits as the head gives them.
 
     logits of a line    | tile 0 | tile 1 | ..     a program each: the two largest logits and where they are,
                              |        |            the sums of exp(x) and x exp(x), scaled by the largest
@@ -115,13 +115,18 @@ def _put_together(
 
 
 def read_greedily(
-    logits: torch.Tensor, mask_id: int, packed: torch.Tensor, confidences: torch.Tensor | None = None
+    logits: torch.Tensor,
+    mask_id: int,
+    packed: torch.Tensor,
+    confidences: torch.Tensor | None = None,
+    margin: bool = True,
+    entropy: bool = True,
 ) -> None:
     """Fills `packed`, int32 [5, N], from logits [N, vocabulary] in any float dtype, which stay as they are; and
-    `confidences`, float64 [N], if given.
+    `confidences`, float64 [N], if given. Margin and entropy cost nothing here, wanted or not.
 
-    `readout.py` says what is in it (`Reading`), and reads the same, but for the entropy: it has none of the 1e-10
-    beside each probability there, which makes it up to 1e-10 nats times the vocabulary larger.
+    It reads what `readout_reference.read_greedily` does, but for the entropy: it has none of the 1e-10 beside each
+    probability there, which makes it up to 1e-10 nats times the vocabulary larger.
     """
     lines, vocab_size = logits.shape
     assert logits.stride(1) == packed.stride(1) == 1
