@@ -153,19 +153,19 @@ class Decoding:
         canvas.end = canvas.end if end is None else end
         queries = pages.queries(policy.positions(canvas), refresh, canvas.end)
         reads = policy.reads(canvas)
-        return Pass(
-            number=canvas.passes,
-            queries=queries,
-            token_ids=canvas.tokens[queries],
-            end=canvas.end,
-            reads=reads,
-            rows=policy.rows(reads),
-            readout=self.readout if self.sampling.temperature == 0 else self.readout._replace(seed=self._seed()),
-            edits=edits_of(self.constraints, canvas, reads),
-            probe=policy.probe(canvas),
-            stale_pages=pages.num_stale if refresh else 0,
-            clock=pages.clock,
-            second=None if self.second is None else self.second.plan(canvas, reads, refresh),
+        return Pass(  # by place: names cost as much as all the rest of it
+            canvas.passes,
+            queries,
+            canvas.tokens[queries],
+            canvas.end,
+            reads,
+            policy.rows(reads),
+            self.readout if self.sampling.temperature == 0 else self.readout._replace(seed=self._seed()),
+            edits_of(self.constraints, canvas, reads) if self.constraints else None,
+            policy.probe(canvas),
+            pages.num_stale if refresh else 0,
+            pages.clock,
+            None if self.second is None else self.second.plan(canvas, reads, refresh),
             block=self.settings.causal_block,
         )
 
@@ -236,8 +236,9 @@ class Decoding:
 
     # ---- after it ----
 
-    def finish(self, done: Pass, seen: Observation, chosen: np.ndarray | None = None) -> Finished:
-        """Unmask what the rule selects (`chosen`, if it was asked already), and tell the policy.
+    def finish(self, done: Pass, seen: Observation, at: np.ndarray | None = None) -> Finished:
+        """Unmask what the rule selects (of what was read what stands at these places, if it was asked already), and tell
+        the policy.
 
         Raises NotFinite if that cannot be told.
         """
@@ -247,12 +248,15 @@ class Decoding:
             raise NotFinite(bars_all(self.constraints, canvas, done.reads, seen.vocab_size, self.mask_id) or "")
         seen.score = self.settings.score
         seen = policy.complete(canvas, seen)
-        if chosen is None:
+        if at is None:
             chosen = self._choose(done, seen)
-        at = seen.positions.searchsorted(chosen)
+            at = seen.positions.searchsorted(chosen)
+        else:
+            chosen = seen.positions[at]
         canvas.unmask(chosen, seen.tokens[at])
         self.pages.record(done.queries, done.clock, done.end)
-        self.pages.grow(canvas.end)
+        if canvas.end > self.pages.end:
+            self.pages.grow(canvas.end)
         if self.postponed and not any(pages.num_stale for pages in self.ledgers):
             self.postponed = 0
         policy.observe(canvas, self.pages, seen, chosen)
@@ -335,7 +339,7 @@ class Decoding:
 
 
 def choose_together(parts: Mapping[int, tuple[Any, Observation]]) -> dict[int, np.ndarray]:
-    """`chosen`, for `finish`, of those decodings that may be asked at once."""
+    """`at`, for `finish`, of those decodings that may be asked at once."""
     asked: dict[int, Asked] = {}
     for i, (decoding, seen) in parts.items():
         if decoding.ranks and seen.finite and 0 < len(seen.positions) == len(decoding.canvas.candidates):

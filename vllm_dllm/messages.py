@@ -4,12 +4,17 @@ scheduler -- Batch: what to compute, what to read and how --> worker
 scheduler <-- StepObservation: what was read and measured --- worker
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from vllm_dllm.probes.base import Probe
+
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class Readout(NamedTuple):
@@ -159,10 +164,9 @@ class Observation:
     confidence64: np.ndarray | None = None
     logprobs: tuple[np.ndarray, np.ndarray, np.ndarray] | None = field(default=None, repr=False)
     finite: bool = True  # False: for some position no token had a finite logit that was the largest
-    signals: dict[str, Any] = field(default_factory=dict)
+    signals: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
     layer_tokens: list[int] | None = None  # positions computed in each layer, if the probe could widen the pass
-    # with guidance: the second canvas's signals and layer_tokens
-    second: tuple[dict[str, Any], list[int] | None] = field(default_factory=lambda: ({}, None))
+    second: tuple[Mapping[str, Any], list[int] | None] = NOTHING, None  # with guidance: the second canvas's of the two
     score: str = "confidence"  # what the request ranks by
     vocab_size: int = 0
 
@@ -193,17 +197,19 @@ class StepObservation:
         """The part of request `i`, whose entries are [start, stop) and predict canvas `positions`; `second` is its second
         canvas's place in the batch."""
         part = slice(start, stop)
-        return Observation(
-            positions=positions,
-            tokens=self.tokens[part],
-            confidence=self.confidence[part],
-            margin=None if self.margin is None else self.margin[part],
-            entropy=None if self.entropy is None else self.entropy[part],
-            confidence64=None if self.confidence64 is None else self.confidence64[part],
-            logprobs=self.logprobs.get(i),
-            finite=self.broken is None or not ((start <= self.broken) & (self.broken < stop)).any(),
-            signals=self.signals.get(i) or {},
-            layer_tokens=self.layer_tokens.get(i),
-            second=({}, None) if second is None else (self.signals.get(second, {}), self.layer_tokens.get(second)),
+        seen = Observation(
+            positions,
+            self.tokens[part],
+            self.confidence[part],
+            None if self.margin is None else self.margin[part],
+            None if self.entropy is None else self.entropy[part],
+            None if self.confidence64 is None else self.confidence64[part],
+            self.logprobs.get(i),
+            self.broken is None or not ((start <= self.broken) & (self.broken < stop)).any(),
+            self.signals.get(i, NOTHING),
+            self.layer_tokens.get(i),
             vocab_size=self.vocab_size,
         )
+        if second is not None:
+            seen.second = self.signals.get(second, NOTHING), self.layer_tokens.get(second)
+        return seen

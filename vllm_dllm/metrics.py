@@ -8,7 +8,7 @@ added by a subclass would be lost; of the dictionaries it has, this is the one t
 LoRA, which is refused for our models (engine_config.py).
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from functools import cache
 from typing import Any
 
@@ -51,7 +51,8 @@ class StepCounts:
     """
 
     def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
+        self.counts: dict[str, int] = defaultdict(int)
+        self.unmasked: dict[int, int] = defaultdict(int)  # passes, by the tokens that they unmasked
         self.marks: dict[str, dict[str, int]] = {}  # by request: those of its ledger's marks that were counted
 
     def count(self, name: str, number: int) -> None:
@@ -60,21 +61,27 @@ class StepCounts:
 
     def add_pass(self, req_id: str, decoding: Decoding | Scoring, done: Pass, finished: Finished) -> None:
         """Count a pass that `decoding` has finished."""
-        counts, canvases = self.counts, 1 if done.second is None else 2
-        counts["passes"] += 1
-        counts["computed_tokens"] += _computed(done, finished.seen.layer_tokens)
+        counts, canvases = self.counts, 1
+        computed = _computed(done, finished.seen.layer_tokens)
         if done.second is not None:
-            counts["computed_tokens"] += _computed(done.second, finished.seen.second[1])
+            canvases = 2
+            computed += _computed(done.second, finished.seen.second[1])
+        counts["passes"] += 1
+        counts["computed_tokens"] += computed
         counts["cacheless_tokens"] += done.end * canvases
-        self.count("absent_tokens", (decoding.length - done.end) * canvases)
-        counts["full_passes"] += done.full
-        counts["postponed_refreshes"] += decoding.postponed > 0
+        if absent := (decoding.length - done.end) * canvases:
+            counts["absent_tokens"] += absent
+        if done.full:
+            counts["full_passes"] += 1
+        if decoding.postponed:
+            counts["postponed_refreshes"] += 1
         if isinstance(decoding, Scoring):
             counts["scoring_passes"] += 1
         else:
-            counts[f"pass_unmasked_tokens={len(finished.unmasked)}"] += 1
-        marks, counted = decoding.marks, self.marks.get(req_id, {})
-        if marks != counted:
+            self.unmasked[len(finished.unmasked)] += 1
+        marks = decoding.marks
+        if marks != self.marks.get(req_id):
+            counted = self.marks.get(req_id, {})
             for reason, pages in marks.items():
                 if more := pages - counted.get(reason, 0):
                     counts[f"{STALE}={reason}"] += more
@@ -86,8 +93,9 @@ class StepCounts:
 
     def take(self) -> dict[str, int]:
         """What was counted since the last call."""
-        taken, self.counts = dict(self.counts), Counter()
-        return taken
+        taken = self.counts | {f"pass_unmasked_tokens={n}": passes for n, passes in self.unmasked.items()}
+        self.counts, self.unmasked = defaultdict(int), defaultdict(int)
+        return dict(taken)
 
 
 def _computed(done: Pass, layers: list[int] | None) -> int:

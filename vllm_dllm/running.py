@@ -1,6 +1,8 @@
 """A running request, as the scheduler keeps it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from vllm_dllm.decoding import Decoding
 from vllm_dllm.passes import Pass
@@ -22,6 +24,10 @@ class Running:
     in_flight: bool = False  # a pass is in a step whose output has not come back
     left_out: int = 0  # steps in a row that had no room for the pass
     weights: int | None = None  # how often the worker's weights had been changed when all was computed last
+    tables: list[np.ndarray] = field(init=False)  # `pages`, int32
+
+    def __post_init__(self) -> None:
+        self.tables = [np.asarray(own, np.int32) for own in self.pages]
 
     @property
     def passes(self) -> int:

@@ -92,19 +92,17 @@ class DllmScheduler(Scheduler):
         if not self.running:
             self.overlap.rest()
         most = self.overlap.most(min(len(self.running) + len(self.waiting), self.max_num_active_reqs))
-        due, left_out = self._choose(most)
+        due, left_out, room = self._choose(most)
         if self.pause_state == PauseState.UNPAUSED and not left_out and len(due) < most:
-            room = self.max_num_scheduled_tokens - sum(self._planned(r).most_tokens for r in due)
             due += self._admit(room, most - len(due))
         in_flight = [r for r in self.running if self.active[r.request_id].in_flight]
         self.running = left_out + in_flight + due
-        passes = [self._start_pass(request) for request in due]
-        scheduled = {r.request_id: p.tokens for r, p in zip(due, passes, strict=True)}
+        step = [self._start_pass(request) for request in due]
+        scheduled = {i: p.tokens for i, _, p in step}
+        passes = [p for _, _, p in step]
         if due:
-            ids = scheduled.keys()
-            step = [(i, self.active[i], p) for i, p in zip(ids, passes, strict=True)]
             self.steps[self.current_step] = step
-            tables = [r.pages[0] for _, r, _ in step] + [r.pages[1] for _, r, p in step if p.second is not None]
+            tables = [r.tables[0] for _, r, _ in step] + [r.tables[1] for _, r, p in step if p.second is not None]
             self.overlap.sent(alone=len(self.steps) == 1)
         output = DllmSchedulerOutput(
             scheduled_new_reqs=[],  # a batch says all there is to know: the worker keeps no request
@@ -124,40 +122,43 @@ class DllmScheduler(Scheduler):
             output.batch.tables, output.batch.dropped = self.formats.exchange(p.edits for p in passes)
             output.batch.embed, output.batch.forget = self.images.take()
             for request, planned, first in zip(due, passes, output.batch.query_starts.tolist(), strict=False):
-                output.batch.placed += placed(request, planned, first)
+                if request.mm_features:
+                    output.batch.placed += placed(request, planned, first)
             self.wipe = []
         return output
 
-    def _planned(self, request: Request) -> Pass:
-        planned = self.active[request.request_id].planned
+    def _start_pass(self, request: Request) -> tuple[str, Running, Pass]:
+        running = self.active[request.request_id]
+        planned, running.planned, running.in_flight = running.planned, None, True
         assert planned is not None
-        return planned
-
-    def _start_pass(self, request: Request) -> Pass:
-        running, planned = self.active[request.request_id], self._planned(request)
-        running.planned, running.in_flight = None, True
         request.num_in_flight_tokens += planned.tokens
         self.listeners.sent(request.request_id, running.decoding)
-        return planned
+        return request.request_id, running, planned
 
-    def _choose(self, most: int) -> tuple[list[Request], list[Request]]:
-        """The running requests whose pass is in this step, at most so many, and those that are left out of it.
+    def _choose(self, most: int) -> tuple[list[Request], list[Request], int]:
+        """The running requests whose pass is in this step, at most so many; those that are left out of it; and how many
+        tokens more there is room for.
 
         Those that have been left out longest come first, then the refreshes whose mark is oldest. A refresh that
         does not fit goes on with a partial pass instead, as long as its `dllm_max_delay` lasts.
         """
         free = [(r, self.active[r.request_id]) for r in self.running if not self.active[r.request_id].in_flight]
         if self.pause_state == PauseState.PAUSED_ALL:
-            return [], [request for request, _ in free]
+            return [], [request for request, _ in free], 0
         budget = self.max_num_scheduled_tokens
         planned: list[tuple[Request, Running, Pass]] = []
         for request, running in free:
             if running.planned is None:
                 running.planned = running.decoding.plan()
             planned.append((request, running, running.planned))
-        if sum(p.most_tokens for _, _, p in planned) > budget:
+        wanted = sum(p.most_tokens for _, _, p in planned)
+        if wanted > budget:
             # what only computes keys can do some of it, so it takes what others leave
             planned.sort(key=lambda item: item[1].urgency(item[2]), reverse=True)
+        elif len(planned) <= most:
+            for _, running in free:
+                running.left_out = 0
+            return [request for request, _ in free], [], budget - wanted
         due: list[Request] = []
         left_out: list[Request] = []
         for request, running, next_pass in planned:
@@ -172,7 +173,7 @@ class DllmScheduler(Scheduler):
                 due.append(request)
                 running.left_out = 0
                 budget -= next_pass.most_tokens
-        return due, left_out
+        return due, left_out, budget
 
     def _admit(self, budget: int, most: int) -> list[Request]:
         """At most so many waiting requests, in their order, as long as there is room."""
@@ -255,14 +256,14 @@ class DllmScheduler(Scheduler):
                 running.planned = running.decoding.redo()
             else:
                 going[i] = running.decoding, seen
-        chosen = choose_together(going)
+        places = choose_together(going)
         for i, (req_id, running, done) in enumerate(step_passes):
             tokens: list[int] = []
             if i in going:
                 decoding, seen = going[i]
                 first = decoding.sent
                 try:
-                    finished = decoding.finish(done, seen, chosen.get(i))
+                    finished = decoding.finish(done, seen, places.get(i))
                 except NotFinite as why:
                     broken[req_id] = str(why) or NOT_FINITE
                     self._wipe(running, holders=1)
@@ -282,6 +283,20 @@ class DllmScheduler(Scheduler):
         if logprobs:
             output.logprobs = logprobs_lists(logprobs, len(output.req_ids))
         return broken, scored
+
+    def _update_request_with_output(self, request: Request, new_token_ids: list[int], is_stale: bool = False):
+        """vLLM looks for an end behind each token of several. Mostly there is none, which one look tells."""
+        decoding, more = self.active[request.request_id].decoding, len(new_token_ids)
+        assert isinstance(decoding, Decoding) and request.sampling_params is not None
+        if (
+            decoding.sampling.end_ids.isdisjoint(new_token_ids)
+            and request.num_output_tokens + more < request.max_tokens
+            and request.num_tokens + more < self.max_model_len
+            and request.sampling_params.repetition_detection is None
+        ):
+            request.append_output_token_ids(new_token_ids)
+            return new_token_ids, False
+        return super()._update_request_with_output(request, new_token_ids, is_stale)
 
     def _wipe(self, running: Running, holders: int) -> None:
         """Zero the pages of a request that is not finite before anybody gets them: attention gives what a page holds behind
@@ -327,7 +342,7 @@ class DllmScheduler(Scheduler):
     def _keep(self, req_id: str) -> None:
         """Have others find what a request has computed for good."""
         decoding = self.active[req_id].decoding
-        if isinstance(decoding, Decoding):
+        if isinstance(decoding, Decoding) and decoding.policy.commits:
             self.slots.keep(self.requests[req_id], decoding.settings, decoding.pages.computed_to)
 
     def _free_request_blocks(self, request: Request):

@@ -130,7 +130,7 @@ class Scoring:
         self.kept = 0
         self.clock += 1
 
-    def finish(self, done: Pass, seen: Observation, chosen: Any = None) -> Finished:
+    def finish(self, done: Pass, seen: Observation, at: Any = None) -> Finished:
         """Keep what the pass read. Raises NotFinite."""
         assert done.number == self.passes, f"pass {done.number} is finished where pass {self.passes} is under way"
         if not seen.finite or seen.logprobs is None:

@@ -189,7 +189,10 @@ def test_rules_that_are_asked_together_select_what_each_selects_alone(seed):
             confidence = np.round(confidence, 1)
         asked.append((rule, canvas, confidence))
         want.append(select(rule, canvas, confidence))
-    got = [chosen - canvas.prompt_len for chosen, (_, canvas, _) in zip(select_together(asked), asked, strict=True)]
+    got = [
+        canvas.candidates[places] - canvas.prompt_len
+        for places, (_, canvas, _) in zip(select_together(asked), asked, strict=True)
+    ]
     assert [chosen.tolist() for chosen in got] == want
 
 

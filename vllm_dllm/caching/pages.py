@@ -88,7 +88,16 @@ class PageLedger:
         self.marks[reason] += more
 
     def mark_all(self, reason: str) -> None:
-        self.mark(np.ones(self.num_pages, bool), reason)
+        if self.num_stale or self.end < self.length:
+            self.mark(np.ones(self.num_pages, bool), reason)
+            return
+        self.clock += 1  # as `mark` does it, where all is fresh
+        self._marked_at.fill(self.clock)
+        self.stale.fill(True)
+        self.marked_in.fill(self.passes)
+        self._marked_for.fill(self._reasons.index(reason))
+        self.num_stale = self.num_pages
+        self.marks[reason] += self.num_pages
 
     def forget(self, reason: str) -> None:
         """Nothing that was computed holds any more: all is stale, and no pass may leave any of it out."""
