@@ -120,7 +120,6 @@ class Decoding:
             self.rule.ranks()
             and settings.score in RAW
             and settings.certainty_sigma is None
-            and type(self.policy).complete is CachePolicy.complete
             and not (self.policy.looks_ahead or self.constraints or settings.defer_eos)
         )
         self.postponed = 0  # passes that a due refresh has waited
@@ -237,8 +236,8 @@ class Decoding:
     # ---- after it ----
 
     def finish(self, done: Pass, seen: Observation, at: np.ndarray | None = None) -> Finished:
-        """Unmask what the rule selects (of what was read what stands at these places, if it was asked already), and tell
-        the policy.
+        """Unmask what the rule selects and tell the policy. `at`: if the rule was asked already, what it selected, as places
+        in `seen`, which is `completed` then.
 
         Raises NotFinite if that cannot be told.
         """
@@ -246,9 +245,8 @@ class Decoding:
         assert done.number == canvas.passes, f"pass {done.number} is finished where pass {canvas.passes} is under way"
         if not seen.finite:
             raise NotFinite(bars_all(self.constraints, canvas, done.reads, seen.vocab_size, self.mask_id) or "")
-        seen.score = self.settings.score
-        seen = policy.complete(canvas, seen)
         if at is None:
+            seen = self.completed(seen)
             chosen = self._choose(done, seen)
             at = seen.positions.searchsorted(chosen)
         else:
@@ -271,6 +269,11 @@ class Decoding:
             stale = done.stale_pages + (done.second.stale_pages if done.second else 0)
             self.record.append(PassRecord(done.tokens, done.full, numbers, stale, done.queries, done.end, signals))
         return Finished(chosen, seen)
+
+    def completed(self, seen: Observation) -> Observation:
+        """What the rule sees of what a pass read."""
+        seen.score = self.settings.score
+        return self.policy.complete(self.canvas, seen)
 
     def _choose(self, done: Pass, seen: Observation) -> np.ndarray:
         """The canvas positions that the pass unmasks, ascending."""
@@ -338,15 +341,19 @@ class Decoding:
         return self.record[start:]
 
 
-def choose_together(parts: Mapping[int, tuple[Any, Observation]]) -> dict[int, np.ndarray]:
-    """`at`, for `finish`, of those decodings that may be asked at once."""
-    asked: dict[int, Asked] = {}
+def choose_together(parts: Mapping[int, tuple[Any, Observation]]) -> dict[int, tuple[Observation, np.ndarray]]:
+    """`seen` and `at`, for `finish`, of those decodings that may be asked at once."""
+    whole: dict[int, Observation] = {}
+    asked: list[Asked] = []
     for i, (decoding, seen) in parts.items():
-        if decoding.ranks and seen.finite and 0 < len(seen.positions) == len(decoding.canvas.candidates):
-            asked[i] = decoding.rule, decoding.canvas, raw_scores(decoding.settings.score, seen)
+        if decoding.ranks and seen.finite:
+            seen = decoding.completed(seen)
+            if 0 < len(seen.positions) == len(decoding.canvas.candidates):
+                whole[i] = seen
+                asked.append((decoding.rule, decoding.canvas, raw_scores(decoding.settings.score, seen)))
     if len(asked) < TOGETHER:
         return {}
-    return dict(zip(asked, select_together(list(asked.values())), strict=True))
+    return {i: (seen, at) for (i, seen), at in zip(whole.items(), select_together(asked), strict=True)}
 
 
 def _certain(token: int) -> tuple[np.ndarray, np.ndarray, int]:

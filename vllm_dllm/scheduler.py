@@ -256,14 +256,14 @@ class DllmScheduler(Scheduler):
                 running.planned = running.decoding.redo()
             else:
                 going[i] = running.decoding, seen
-        places = choose_together(going)
+        chosen = choose_together(going)
         for i, (req_id, running, done) in enumerate(step_passes):
             tokens: list[int] = []
             if i in going:
                 decoding, seen = going[i]
                 first = decoding.sent
                 try:
-                    finished = decoding.finish(done, seen, places.get(i))
+                    finished = decoding.finish(done, *chosen.get(i, (seen,)))
                 except NotFinite as why:
                     broken[req_id] = str(why) or NOT_FINITE
                     self._wipe(running, holders=1)

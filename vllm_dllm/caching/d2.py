@@ -1,15 +1,17 @@
 """Compute what is certain soon, and what attention flows through. Source: d2Cache (arXiv:2509.23094)."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
-import torch
 
 from vllm_dllm.caching.base import CachePolicy
+from vllm_dllm.caching.nucleus import nuclei
 from vllm_dllm.canvas import Canvas
 from vllm_dllm.options import Option, SettingError
 from vllm_dllm.probes.rollout import Rollout
-from vllm_dllm.unmasking.base import top
+from vllm_dllm.unmasking.base import best
 from vllm_dllm.unmasking.scores import LaterCertainty, raw_scores
 
 ROLLOUT_P = Option("rollout_p", float, 0.4, "share of the attention rollout that is computed", low=0, high=1)
@@ -47,13 +49,17 @@ class D2(CachePolicy):
     needs_blocks = True
     needs_one_block = True  # it may leave candidates out of a pass, all of the first block's among them
 
+    # requests whose passes are done, with their canvases: what their next ones compute is found for all at once
+    _waiting: ClassVar[list[tuple["D2", Canvas]]] = []
+
     def __init__(self, row_shift: int, rollout_p: float, current_k: int, cache_sigma: float, inflate_w: int):
         super().__init__(row_shift)
         self.rollout_p = rollout_p
         self.current_k = current_k
         self.sigma = cache_sigma
         self.inflate_w = inflate_w
-        self.first_scores: np.ndarray | None = None
+        self.first_scores: np.ndarray | None = None  # of the response's positions; NaN where none was read
+        self.never = np.empty(0, bool)  # where none was
         self.chosen: np.ndarray | None = None  # bool, one for each canvas position: the next pass
         self.certainty: LaterCertainty | None = None  # after the last pass, whose stages wait for the next one's `mark`
         self.unmasked = np.empty(0, np.int64)  # by the last pass
@@ -70,8 +76,8 @@ class D2(CachePolicy):
 
     def mark(self, canvas, pages):
         if self.certainty is not None:
-            self.chosen = self._stages(canvas, self.certainty.value())
-            self.certainty = None
+            waiting, D2._waiting = D2._waiting, []
+            _choose_next(waiting)
         self.candidates = canvas.candidates  # before the pass
         if self.chosen is not None and self.known < canvas.end:  # the canvas has grown: what is new is computed anyway
             self.chosen[self.known + self.row_shift : canvas.end] = True
@@ -120,62 +126,65 @@ class D2(CachePolicy):
 
     def observe(self, canvas, pages, seen, unmasked):
         if self.first_scores is None:
-            self.first_scores = np.full(canvas.length, np.nan, np.float32)
-        new = np.isnan(self.first_scores[seen.positions])
-        self.first_scores[seen.positions[new]] = raw_scores(seen.score, seen)[new]
+            self.first_scores = np.full(canvas.decoded_end - canvas.prompt_len, np.nan, np.float32)
+            self.never = np.ones(len(self.first_scores), bool)
+        at = seen.positions - canvas.prompt_len
+        new = self.never[at]
+        if new.any():
+            self.first_scores[at[new]] = raw_scores(seen.score, seen)[new]
+            self.never[at] = False
         self.unmasked, self.importance = unmasked, seen.signals["importance"]
         if self.again:
             self.chosen, self.again = None, False
         else:
             self.certainty = LaterCertainty(canvas, self.sigma)
+            self._waiting.append((self, canvas))
 
     def start_over(self):
         self.again = True
 
-    def _stages(self, canvas: Canvas, certainty: np.ndarray) -> np.ndarray:
-        """What the next pass computes: a boolean for each canvas position."""
-        certain = self._certain(canvas, certainty)
-        chosen = np.zeros(canvas.length, bool)
-        chosen[self.rows(certain[certain + self.row_shift >= canvas.prompt_len])] = True
-        chosen[self.unmasked] = True
-        chosen[: self.known] |= nucleus(self.importance, self.rollout_p, ~chosen[: self.known])
+    def first_stage(self, canvas: Canvas) -> np.ndarray:
+        """What it and the unmasking say of the next pass: a boolean for each canvas position, `chosen` from now on."""
+        assert self.certainty is not None
+        certain, self.certainty = self._certain(canvas, self.certainty.value()), None
+        rows = self.rows(certain)
+        self.chosen = np.zeros(canvas.length, bool)
+        self.chosen[rows[rows >= canvas.prompt_len]] = True
+        self.chosen[self.unmasked] = True
+        self.first_certain = canvas.prompt_len in certain
+        return self.chosen
+
+    def second_stage(self, canvas: Canvas, flows: np.ndarray) -> None:
+        """Besides, the positions `flows`."""
+        assert self.chosen is not None
+        self.chosen[flows] = True
         if self.row_shift:  # the last prompt row: stage 1 alone decides, not the rollout
-            chosen[canvas.prompt_len - 1] = canvas.prompt_len in certain
+            self.chosen[canvas.prompt_len - 1] = self.first_certain
         if self.inflate_w:
-            fill_gaps(chosen, self.inflate_w)
-        return chosen
+            fill_gaps(self.chosen, self.inflate_w)
 
     def _certain(self, canvas: Canvas, certainty: np.ndarray) -> np.ndarray:
-        """Stage 1: masked positions."""
-        first_scores = self.first_scores
-        assert first_scores is not None
-        masked = canvas.open()
-        masked = masked[~np.isnan(first_scores[masked])]  # the others have not been computed yet
-        last = masked[self.current_k - 1] if len(masked) >= self.current_k else canvas.response_end - 1
-        scored = np.flatnonzero(~np.isnan(first_scores))
-        scores = np.full(canvas.length, -np.inf, np.float32)
-        scores[scored] = first_scores[scored] * certainty[scored - canvas.prompt_len]
-        scores[self.candidates] += scores.max()
-        scores[~canvas.masked] = -np.inf
+        """Masked positions."""
+        start = canvas.prompt_len
+        masked = canvas.open() - start
+        masked = masked[~self.never[masked]]  # the others have not been computed yet
+        last = masked[self.current_k - 1] if len(masked) >= self.current_k else canvas.gen_length - 1
+        assert self.first_scores is not None
+        scores = self.first_scores * certainty
+        scores[self.never] = -np.inf
+        scores[self.candidates - start] += scores.max()
+        scores[~canvas.masked[start : canvas.decoded_end]] = -np.inf
         size = len(self.candidates)
-        scores[canvas.prompt_len + ((last - canvas.prompt_len) // size + 1) * size :] = -np.inf
-        return top(canvas, scores, min(self.current_k, len(masked)))
+        scores[(last // size + 1) * size :] = -np.inf
+        return best(scores, min(self.current_k, len(masked))) + start
 
 
-def nucleus(scores: np.ndarray, p: float, allowed: np.ndarray) -> np.ndarray:
-    """The largest of the `allowed` scores while their share's running sum is at most `p`; at least one."""
-    values = np.where(allowed, scores, np.float32(0))
-    total = torch.from_numpy(values).sum().numpy()  # the source's rounding, in the running sum too
-    shares = values / (total + np.float32(1e-9))
-    order = np.argsort(-shares)
-    ranked = shares[order]
-    within = np.cumsum(ranked, dtype=np.float64).astype(np.float32) <= np.float32(p)
-    number = max(1, int(np.count_nonzero(within)))
-    if number < len(order) and ranked[number - 1] == ranked[number]:  # which of them torch.sort has first
-        order = torch.from_numpy(shares).sort(descending=True).indices.numpy()
-    chosen = np.zeros_like(allowed)
-    chosen[order[:number]] = True
-    return chosen & allowed
+def _choose_next(waiting: Sequence[tuple[D2, Canvas]]) -> None:
+    """What the next pass of each of them computes."""
+    others = [~policy.first_stage(canvas)[: policy.known] for policy, canvas in waiting]
+    flows = nuclei([policy.importance for policy, _ in waiting], [policy.rollout_p for policy, _ in waiting], others)
+    for (policy, canvas), positions in zip(waiting, flows, strict=True):
+        policy.second_stage(canvas, positions)
 
 
 def fill_gaps(chosen: np.ndarray, width: int) -> None:

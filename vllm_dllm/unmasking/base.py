@@ -67,14 +67,18 @@ def top(canvas: Canvas, scores: np.ndarray, n: int, part: str = "response") -> n
     active `block`.
     """
     start, stop = ranked_part(canvas, part)
-    ranked_scores = scores[start:stop]
-    at = (ranked_scores > -np.inf).nonzero()[0]
-    ranked = ranked_scores[at]
+    return best(scores[start:stop], n) + start
+
+
+def best(scores: np.ndarray, n: int) -> np.ndarray:
+    """The places of the `n` largest scores, as `top` ranks them."""
+    at = (scores > -np.inf).nonzero()[0]
+    ranked = scores[at]
     order = np.argsort(-ranked)
-    best = ranked[order[: n + 1]]
-    if n <= len(at) and (best[:-1] > best[1:]).all():  # no ties among the n, nor with the next one
-        return at[order[:n]] + start
-    return as_torch_ranks(ranked_scores, n) + start
+    first = ranked[order[: n + 1]]
+    if n <= len(at) and (first[:-1] > first[1:]).all():  # no ties among the n, nor with the next one
+        return at[order[:n]]
+    return as_torch_ranks(scores, n)
 
 
 def ranked_part(canvas: Canvas, part: str) -> tuple[int, int]:
