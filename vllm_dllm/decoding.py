@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vllm_dllm.caching import CachePolicy
 from vllm_dllm.caching.pages import PAGE_SIZE, RESET, PageLedger
 from vllm_dllm.canvas import Canvas
 from vllm_dllm.constraints import Constraint, admitted, bars_all, edits_of

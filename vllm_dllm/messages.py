@@ -13,7 +13,6 @@ import numpy as np
 
 from vllm_dllm.probes.base import Probe
 
-
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 

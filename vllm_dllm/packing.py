@@ -9,7 +9,7 @@ from vllm_dllm.passes import Pass
 from vllm_dllm.probes.base import Probe
 
 
-def pack(requests: Sequence[Pass], pages: Sequence[Sequence[int]], wipe: Sequence[int] = ()) -> Batch:
+def pack(requests: Sequence[Pass], pages: Sequence[Sequence[int] | np.ndarray], wipe: Sequence[int] = ()) -> Batch:
     """The batch of the `requests`' passes; `pages` are each one's page numbers and then each second canvas's, `wipe`
     those to be zeroed first."""
     guided = [(i, p.second) for i, p in enumerate(requests) if p.second is not None]

@@ -1,4 +1,4 @@
-"""d2's second stage: the nuclei of many lines are those of each alone."""
+"""d2's second stage: the shares of many lines' attention rollouts, at once."""
 
 import numpy as np
 import pytest
@@ -7,26 +7,25 @@ import torch
 from vllm_dllm.caching.nucleus import nuclei
 
 
-def nucleus(scores: np.ndarray, p: float, allowed: np.ndarray) -> list[int]:
-    """A plain statement of one: sorted, summed up, cut."""
-    shares = torch.from_numpy(np.where(allowed, scores, 0).astype(np.float32))
-    shares = shares / (shares.sum() + 1e-9)
-    ranked, order = shares.sort(descending=True)
-    sums = torch.from_numpy(np.cumsum(ranked.numpy(), dtype=np.float64).astype(np.float32))
-    number = max(1, int((sums <= p).sum()))
-    return sorted(i for i in order[:number].tolist() if allowed[i])
+def stated(scores: np.ndarray, p: float, allowed: np.ndarray) -> list[int]:
+    """The public code's own statement of one, in PyTorch."""
+    values = torch.from_numpy(np.where(allowed, scores, np.float32(0)))
+    shares = (values / (values.sum() + 1e-9)).sort(descending=True)
+    take = shares.values.cumsum(0) <= p
+    take[0] = True
+    return sorted(i for i in shares.indices[take].tolist() if allowed[i])
 
 
-@pytest.mark.parametrize("seed", range(60))
-def test_nuclei_of_lines_of_all_lengths(seed):
-    """Scores that are often equal, lines of which nothing or everything is allowed, shares from none to nearly all."""
+@pytest.mark.parametrize("seed", range(10))
+def test_each_lines_share_is_the_public_codes(seed):
+    """Lines of all lengths, with scores that are often equal, of which nothing or everything is allowed."""
     rng = np.random.default_rng(seed)
-    scores, shares, allowed = [], [], []
-    for _ in range(int(rng.integers(1, 12))):
-        length = int(rng.integers(1, 600))
-        line = rng.random(length, np.float32) ** int(rng.integers(1, 6))
-        scores.append(np.round(line, int(rng.integers(1, 3))) if rng.random() < 0.4 else line)
-        allowed.append(rng.random(length) < rng.choice([0, 0.3, 0.9, 1]))
-        shares.append(float(rng.choice([0, 0.1, 0.4, 0.9, 0.99])))
-    found = [sorted(places.tolist()) for places in nuclei(scores, shares, allowed)]
-    assert found == [nucleus(*one) for one in zip(scores, shares, allowed, strict=True)]
+    for _ in range(60):
+        lines = []
+        for kind in rng.integers(0, 4, int(rng.integers(1, 9))):
+            scores = rng.random(int(rng.integers(1, 300))).astype(np.float32)
+            scores = [scores, np.round(scores, 1), scores**8, np.full_like(scores, scores[0])][kind]
+            share = float(rng.choice([0, 0.1, 0.4, 0.99, 1, rng.random()]))
+            lines.append((scores, share, rng.random(len(scores)) < rng.choice([0, 1, rng.random()])))
+        found = nuclei(*zip(*lines, strict=True))
+        assert [sorted(places.tolist()) for places in found] == [stated(*line) for line in lines]

@@ -2,12 +2,10 @@
 
 import numpy as np
 import pytest
-import torch
 from common import MASK
 from dense import TRAITS, decode
 
 from vllm_dllm.caching import PageLedger
-from vllm_dllm.caching.d2 import nucleus
 from vllm_dllm.caching.registry import FULL
 from vllm_dllm.canvas import Canvas
 from vllm_dllm.frontier import Blocks
@@ -274,23 +272,3 @@ def test_entropy_is_read_for_the_policy_that_needs_it_alone():
     names = [name for name in HERE if name != "dkv-greedy"]
     needs = {name: resolve({}, {"dllm_cache": name}, TRAITS["tiny-llada"]).needs_entropy for name in names}
     assert [name for name, needed in needs.items() if needed] == ["entropy"]
-
-
-def test_the_rollouts_share_is_the_public_codes():
-    """`nucleus` beside the public code's own statement in PyTorch, for importances that are often equal."""
-
-    def stated(scores, p, allowed):
-        values = torch.from_numpy(np.where(allowed, scores, np.float32(0)))
-        shares = (values / (values.sum() + 1e-9)).sort(descending=True)
-        take = shares.values.cumsum(0) <= p
-        take[0] = True
-        chosen = np.zeros_like(allowed)
-        chosen[shares.indices[take].numpy()] = True
-        return chosen & allowed
-
-    for seed in range(2000):
-        rng = np.random.default_rng(seed)
-        scores = rng.random(int(rng.integers(1, 300))).astype(np.float32)
-        scores = [scores, np.round(scores, 1), scores**8, np.full_like(scores, scores[0])][seed % 4]
-        allowed, p = rng.random(len(scores)) < rng.random(), float(rng.choice([0, 0.1, 0.4, 1, rng.random()]))
-        assert nucleus(scores, p, allowed).tolist() == stated(scores, p, allowed).tolist()
