@@ -51,12 +51,12 @@ class Entropy(CachePolicy):
         if self.recent_k:
             self.recent = np.concatenate((self.recent, unmasked))[-self.recent_k :]
         above = seen.entropy[seen.positions.searchsorted(unmasked)] > self.tau
-        if not above.any():
+        if not np.count_nonzero(above):
             return
-        hot = unmasked[above]
         if self.scope == "canvas":
             pages.mark_all("entropy")
             return
+        hot = unmasked[above]
         near = hot[:, None] // pages.page_size + np.arange(-self.reach, self.reach + 1)
         pages.mark(near[(near >= 0) & (near < pages.num_pages)], "entropy")
         pages.mark(pages.age() >= self.max_age, "age")
