@@ -363,3 +363,12 @@ def test_one_copy_holds_tensors_of_all_kinds():
         for tensor, array in zip(kept, HostCopy(kept).arrays(), strict=True):
             assert array.dtype == tensor.numpy().dtype and array.flags.aligned
             np.testing.assert_array_equal(array, tensor.numpy())
+
+
+@pytest.mark.parametrize("mask", [0, 1, 19])
+def test_a_line_whose_mask_token_alone_is_possible_is_broken(mask):
+    logits = torch.full((3, 20), -torch.inf)
+    logits[:, mask] = 4.0
+    logits[1, 7] = -9.0
+    seen = read_one(Reader("gumbel", mask), logits, Readout())
+    assert seen.broken.tolist() == [0, 2] and seen.tokens[1] == 7

@@ -37,7 +37,8 @@ def _read(
     token = _most_likely(logits.numpy(), mask_id)
     probs = torch.softmax(logits, -1)
     confidence = probs.numpy()[every, token]
-    sound = (logits.numpy()[every, token] > -np.inf) & (confidence >= 0)  # NaN is neither
+    # NaN is neither; the mask token is what is left where all else is barred
+    sound = (logits.numpy()[every, token] > -np.inf) & (confidence >= 0) & (token != mask_id)
     packed[4] = ~sound
     if not sound.all():
         logits = logits.masked_fill(torch.from_numpy(~sound)[:, None], 0)
