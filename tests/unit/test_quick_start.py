@@ -35,6 +35,7 @@ def test_only_vllms_processes(monkeypatch, name, ours):
     assert process.exitcode == 0
 
 
-def test_the_process_itself_is_left_alone():
+def test_the_process_itself_is_left_alone(monkeypatch):
+    monkeypatch.setattr(spawn, "get_preparation_data", quick_start._prepare)  # another test may have made a config here
     quick_start.end()
     assert gc.isenabled() and spawn.get_preparation_data is not quick_start._get_preparation_data
