@@ -4,31 +4,26 @@ import random
 
 import numpy as np
 import pytest
-from common import CHECKPOINTS, MASK
+from common import MASK
+from lone_scheduler import PAGES, config_of, scheduler_of
 from vllm import SamplingParams
-from vllm.engine.arg_utils import EngineArgs
 from vllm.v1.core.sched.interface import PauseState
 from vllm.v1.core.sched.output import SchedulerOutput
-from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
 from vllm.v1.request import Request, RequestStatus
-from vllm.v1.structured_output import StructuredOutputManager
 
-import vllm_dllm
 from vllm_dllm.engine_config import allow_overlap
 from vllm_dllm.messages import StepObservation
 from vllm_dllm.options import SettingError
 from vllm_dllm.overlap import Overlap
 from vllm_dllm.vllm_messages import DllmModelRunnerOutput
 
-PROMPT, PAGES, PAGE = 5, 64, 32
+PROMPT = 5
 
 
 @pytest.fixture(scope="module")
 def config():
-    vllm_dllm.register()
-    return EngineArgs(
-        model=str(CHECKPOINTS / "tiny-llada"),
-        dtype="float32",
+    return config_of(
+        "tiny-llada",
         max_model_len=256,
         max_num_batched_tokens=512,
         additional_config={
@@ -37,17 +32,12 @@ def config():
             "dllm_tokens_per_step": 4,
             "dllm_overlap": "off",
         },
-    ).create_engine_config()
+    )
 
 
 @pytest.fixture
 def scheduler(config):
-    from vllm_dllm.scheduler import DllmScheduler
-
-    config.cache_config.num_gpu_blocks = PAGES
-    spec = FullAttentionSpec(block_size=PAGE, num_kv_heads=4, head_size=32, dtype=config.model_config.dtype)
-    caches = KVCacheConfig(PAGES, [], [KVCacheGroupSpec(["layer"], spec)])
-    return DllmScheduler(config, caches, StructuredOutputManager(config), block_size=PAGE)
+    return scheduler_of(config)
 
 
 def add(scheduler, req_id: str, max_tokens: int = 32, **settings) -> Request:

@@ -2,40 +2,26 @@
 
 import numpy as np
 import pytest
-from common import CHECKPOINTS
+from lone_scheduler import config_of, scheduler_of
 from vllm import SamplingParams
-from vllm.engine.arg_utils import EngineArgs
-from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
 from vllm.v1.request import Request
-from vllm.v1.structured_output import StructuredOutputManager
 
-import vllm_dllm
 from vllm_dllm.likelihood.passes import Chain
 from vllm_dllm.scored import CARRIER
 
-PAGES, PAGE, BUDGET = 64, 32, 256
+BUDGET = 256
 
 
 @pytest.fixture(scope="module")
 def config():
-    vllm_dllm.register()
-    return EngineArgs(
-        model=str(CHECKPOINTS / "tiny-sdar"),
-        dtype="float32",
-        max_model_len=512,
-        max_num_batched_tokens=BUDGET,
-        additional_config={"dllm_overlap": "off"},
-    ).create_engine_config()
+    return config_of(
+        "tiny-sdar", max_model_len=512, max_num_batched_tokens=BUDGET, additional_config={"dllm_overlap": "off"}
+    )
 
 
 @pytest.fixture
 def scheduler(config):
-    from vllm_dllm.scheduler import DllmScheduler
-
-    config.cache_config.num_gpu_blocks = PAGES
-    spec = FullAttentionSpec(block_size=PAGE, num_kv_heads=4, head_size=32, dtype=config.model_config.dtype)
-    caches = KVCacheConfig(PAGES, [], [KVCacheGroupSpec(["layer"], spec)])
-    return DllmScheduler(config, caches, StructuredOutputManager(config), block_size=PAGE)
+    return scheduler_of(config)
 
 
 def add(scheduler, req_id: str, prompt: int, target: int | None = None, **own) -> None:
