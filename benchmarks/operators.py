@@ -18,7 +18,7 @@ from pathlib import Path
 os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # read when vLLM is imported
 
 from random_model import add_model, random_model
-from throughput import _params, _policies, make_requests
+from throughput import make_requests, params_of, policies
 from vllm import LLM
 
 from vllm_dllm.compare.answers import answer
@@ -85,7 +85,7 @@ class ForwardProfile:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_model(parser)
-    parser.add_argument("--cache", type=_policies, default=["none", "dual"], help="caching policies, with commas")
+    parser.add_argument("--cache", type=policies, default=["none", "dual"], help="caching policies, with commas")
     parser.add_argument("--concurrency", default="1,16", help="requests in flight, with commas")
     parser.add_argument("--requests", type=int, default=32, help="at each concurrency, at least that many")
     parser.add_argument("--threshold", type=float, default=0.9)
@@ -115,7 +115,7 @@ def main() -> None:
     for cache in args.cache:
         for level in levels:
             chosen = requests[: max(level, args.requests)]
-            asked = [({"prompt_token_ids": r.prompt_ids}, _params(args, cache, r)) for r in chosen]
+            asked = [({"prompt_token_ids": r.prompt_ids}, params_of(args, cache, r)) for r in chosen]
             answer(llm, asked[: 2 * level], level)  # warms up
             profile.start()
             answer(llm, asked, level)

@@ -93,7 +93,7 @@ def arguments() -> argparse.Namespace:
         "--random", type=parameter_count, metavar="SIZE", help="random weights, so many parameters: 200M"
     )
     parser.add_argument("--random-cache", type=Path, default=CACHE, help="where they are kept")
-    parser.add_argument("--cache", type=_policies, default=["none"], help="caching policies, with commas")
+    parser.add_argument("--cache", type=policies, default=["none"], help="caching policies, with commas")
     parser.add_argument("--concurrency", default="1,4,16", help="requests in flight, with commas")
     parser.add_argument("--requests", type=int, default=32, help="requests at each concurrency, at least that many")
     parser.add_argument("--rounds", type=int, default=3)
@@ -109,7 +109,7 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _policies(text: str) -> list[str]:
+def policies(text: str) -> list[str]:
     for name in text.split(","):
         if name not in POLICIES:
             raise argparse.ArgumentTypeError(f"{name} is no caching policy; there are {', '.join(POLICIES)}")
@@ -154,7 +154,7 @@ def run_plain(loop: PlainLoop, requests: list[Request]) -> Row:
 
 def run_engine(llm: LLM, args: argparse.Namespace, cache: str, concurrency: int, requests: list[Request]) -> Row:
     """Keeps `concurrency` requests in flight until all have been answered."""
-    asked = [({"prompt_token_ids": r.prompt_ids}, _params(args, cache, r)) for r in requests]
+    asked = [({"prompt_token_ids": r.prompt_ids}, params_of(args, cache, r)) for r in requests]
     llm.collective_rpc("start_forward_timer")
     if args.tensor_parallel_size > 1:
         llm.collective_rpc("start_communication_counter")
@@ -170,7 +170,7 @@ def run_engine(llm: LLM, args: argparse.Namespace, cache: str, concurrency: int,
     return row
 
 
-def _params(args: argparse.Namespace, cache: str, request: Request) -> SamplingParams:
+def params_of(args: argparse.Namespace, cache: str, request: Request) -> SamplingParams:
     rule: dict[str, Any]
     if request.steps is None:
         rule = {} if POLICIES[cache].looks_ahead else {"dllm_threshold": args.threshold}
