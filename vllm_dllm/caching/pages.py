@@ -72,37 +72,26 @@ class PageLedger:
     def mark(self, pages: np.ndarray, reason: str) -> None:
         """Mark `pages` (page numbers or a boolean for each page) stale. One that already is keeps its first mark's
         pass and reason. Raises ValueError for a reason that was not announced."""
-        number = self._number(reason)
         marked = np.zeros(self.num_pages, bool)
         marked[pages] = True
-        marked &= self.sizes > 0
+        self._mark(marked & (self.sizes > 0), reason)
+
+    def mark_all(self, reason: str) -> None:
+        self._mark(self.sizes > 0, reason)
+
+    def _mark(self, marked: np.ndarray, reason: str) -> None:
+        """The same for pages that exist, a boolean for each page."""
+        if reason not in self.marks:
+            raise ValueError(f"a page is marked for {reason!r}, which is not among the reasons {', '.join(self.marks)}")
         self.clock += 1
         self._marked_at[marked] = self.clock
-        marked &= ~self.stale
+        marked = marked & ~self.stale
         self.stale |= marked
         self.marked_in[marked] = self.passes
-        self._marked_for[marked] = number
+        self._marked_for[marked] = self._reasons.index(reason)
         more = int(np.count_nonzero(marked))
         self.num_stale += more
         self.marks[reason] += more
-
-    def mark_all(self, reason: str) -> None:
-        if self.num_stale or self.end < self.length:
-            self.mark(np.ones(self.num_pages, bool), reason)
-            return
-        number = self._number(reason)
-        self.clock += 1  # as `mark` does it, where all is fresh
-        self._marked_at.fill(self.clock)
-        self.stale.fill(True)
-        self.marked_in.fill(self.passes)
-        self._marked_for.fill(number)
-        self.num_stale = self.num_pages
-        self.marks[reason] += self.num_pages
-
-    def _number(self, reason: str) -> int:
-        if reason not in self.marks:
-            raise ValueError(f"a page is marked for {reason!r}, which is not among the reasons {', '.join(self.marks)}")
-        return self._reasons.index(reason)
 
     def forget(self, reason: str) -> None:
         """Nothing that was computed holds any more: all is stale, and no pass may leave any of it out."""
