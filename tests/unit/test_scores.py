@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from decoding_helpers import new_canvas, observe, unmask
 
-from vllm_dllm.unmasking.scores import LaterCertainty, certainty_densities, defer, response_certainty, score
+from vllm_dllm.unmasking.scores import certainty_densities, defer, response_certainties, response_certainty, score
 
 
 def density_by_sum(known: np.ndarray, sigma: float) -> np.ndarray:
@@ -99,7 +99,7 @@ def test_deferred_candidates_rank_below_all_others():
     assert scores[4] < scores[3] and np.isfinite(scores[4])
 
 
-def test_certainties_that_are_wanted_later_are_those_of_one_canvas_alone():
+def test_certainties_of_many_canvases_are_those_of_each_alone():
     """Bit for bit: where two positions are equally sure, the rounding decides which comes first."""
     for seed in range(150):
         rng = np.random.default_rng(seed)
@@ -107,9 +107,9 @@ def test_certainties_that_are_wanted_later_are_those_of_one_canvas_alone():
         canvases = [new_canvas(length) for _ in range(int(rng.integers(1, 70)))]
         for canvas in canvases:
             unmask(canvas, np.flatnonzero(rng.random(length) < rng.random()))
-        wanted = [LaterCertainty(canvas, sigma) for canvas in canvases]
-        other = LaterCertainty(new_canvas(length + 1), sigma)
+        other = new_canvas(length + 1)
+        *wanted, last = response_certainties([*canvases, other], [sigma] * (len(canvases) + 1))
         alone = [response_certainty(canvas, sigma) for canvas in canvases]
-        for got, want in zip(reversed(wanted), reversed(alone), strict=True):
-            assert got.value().tobytes() == want.tobytes()
-        assert len(other.value()) == length + 1
+        for got, want in zip(wanted, alone, strict=True):
+            assert got.tobytes() == want.tobytes()
+        assert len(last) == length + 1

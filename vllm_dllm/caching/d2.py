@@ -12,7 +12,7 @@ from vllm_dllm.canvas import Canvas
 from vllm_dllm.options import Option, SettingError
 from vllm_dllm.probes.rollout import Rollout
 from vllm_dllm.unmasking.base import best
-from vllm_dllm.unmasking.scores import LaterCertainty, raw_scores
+from vllm_dllm.unmasking.scores import raw_scores, response_certainties
 
 ROLLOUT_P = Option("rollout_p", float, 0.4, "share of the attention rollout that is computed", low=0, high=1)
 CURRENT_K = Option("current_k", int, 32, "masked positions that a pass computes", low=1)
@@ -59,9 +59,9 @@ class D2(CachePolicy):
         self.sigma = cache_sigma
         self.inflate_w = inflate_w
         self.first_scores: np.ndarray | None = None  # of the response's positions; NaN where none was read
-        self.never = np.empty(0, bool)  # where none was
         self.chosen: np.ndarray | None = None  # bool, one for each canvas position: the next pass
-        self.certainty: LaterCertainty | None = None  # after the last pass, whose stages wait for the next one's `mark`
+        self.waits_for_stages = False  # after the last pass, until the next one's `mark`
+        self.first_certain = False  # whether stage 1 has chosen the first response position
         self.unmasked = np.empty(0, np.int64)  # by the last pass
         self.importance = np.empty(0, np.float32)  # in the last pass
         self.again = False  # the next pass is like the first
@@ -75,7 +75,7 @@ class D2(CachePolicy):
             )
 
     def mark(self, canvas, pages):
-        if self.certainty is not None:
+        if self.waits_for_stages:
             waiting, D2._waiting = D2._waiting, []
             _choose_next(waiting)
         self.candidates = canvas.candidates  # before the pass
@@ -127,26 +127,22 @@ class D2(CachePolicy):
     def observe(self, canvas, pages, seen, unmasked):
         if self.first_scores is None:
             self.first_scores = np.full(canvas.decoded_end - canvas.prompt_len, np.nan, np.float32)
-            self.never = np.ones(len(self.first_scores), bool)
         at = seen.positions - canvas.prompt_len
-        new = self.never[at]
-        if new.any():
-            self.first_scores[at[new]] = raw_scores(seen.score, seen)[new]
-            self.never[at] = False
+        new = np.isnan(self.first_scores[at])
+        self.first_scores[at[new]] = raw_scores(seen.score, seen)[new]
         self.unmasked, self.importance = unmasked, seen.signals["importance"]
         if self.again:
             self.chosen, self.again = None, False
         else:
-            self.certainty = LaterCertainty(canvas, self.sigma)
+            self.waits_for_stages = True
             self._waiting.append((self, canvas))
 
     def start_over(self):
         self.again = True
 
-    def first_stage(self, canvas: Canvas) -> np.ndarray:
+    def first_stage(self, canvas: Canvas, certainty: np.ndarray) -> np.ndarray:
         """What it and the unmasking say of the next pass: a boolean for each canvas position, `chosen` from now on."""
-        assert self.certainty is not None
-        certain, self.certainty = self._certain(canvas, self.certainty.value()), None
+        certain = self._certain(canvas, certainty)
         rows = self.rows(certain)
         self.chosen = np.zeros(canvas.length, bool)
         self.chosen[rows[rows >= canvas.prompt_len]] = True
@@ -162,16 +158,17 @@ class D2(CachePolicy):
             self.chosen[canvas.prompt_len - 1] = self.first_certain
         if self.inflate_w:
             fill_gaps(self.chosen, self.inflate_w)
+        self.waits_for_stages = False
 
     def _certain(self, canvas: Canvas, certainty: np.ndarray) -> np.ndarray:
         """Masked positions."""
-        start = canvas.prompt_len
-        masked = canvas.open() - start
-        masked = masked[~self.never[masked]]  # the others have not been computed yet
-        last = masked[self.current_k - 1] if len(masked) >= self.current_k else canvas.gen_length - 1
         assert self.first_scores is not None
+        start, never = canvas.prompt_len, np.isnan(self.first_scores)
+        masked = canvas.open() - start
+        masked = masked[~never[masked]]  # the others have not been computed yet
+        last = masked[self.current_k - 1] if len(masked) >= self.current_k else canvas.gen_length - 1
         scores = self.first_scores * certainty
-        scores[self.never] = -np.inf
+        scores[never] = -np.inf
         scores[self.candidates - start] += scores.max()
         scores[~canvas.masked[start : canvas.decoded_end]] = -np.inf
         size = len(self.candidates)
@@ -181,7 +178,11 @@ class D2(CachePolicy):
 
 def _choose_next(waiting: Sequence[tuple[D2, Canvas]]) -> None:
     """What the next pass of each of them computes."""
-    others = [~policy.first_stage(canvas)[: policy.known] for policy, canvas in waiting]
+    certainties = response_certainties([canvas for _, canvas in waiting], [policy.sigma for policy, _ in waiting])
+    others = [
+        ~policy.first_stage(canvas, certainty)[: policy.known]
+        for (policy, canvas), certainty in zip(waiting, certainties, strict=True)
+    ]
     flows = nuclei([policy.importance for policy, _ in waiting], [policy.rollout_p for policy, _ in waiting], others)
     for (policy, canvas), positions in zip(waiting, flows, strict=True):
         policy.second_stage(canvas, positions)

@@ -1,7 +1,7 @@
 """The score that ranks candidates: a confidence, a margin, a negative entropy, a random number."""
 
 import functools
-from typing import ClassVar
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -84,29 +84,20 @@ def response_certainty(canvas: Canvas, sigma: float) -> np.ndarray:
     return certainty_densities(_known(canvas)[None], sigma)[0]
 
 
-class LaterCertainty:
-    """`response_certainty` of a canvas as it is now, wanted later.
+def response_certainties(canvases: Sequence[Canvas], sigmas: Sequence[float]) -> list[np.ndarray]:
+    """`response_certainty` of each canvas, with its sigma.
 
-    When the first one is, those that wait and are as long are computed with it: one transform of many lines takes little
-    more time than one of one line.
+    Those that are as long are computed at once: one transform of many lines takes little more time than one of one line.
     """
-
-    _waiting: ClassVar[dict[tuple[int, float], list["LaterCertainty"]]] = {}
-
-    def __init__(self, canvas: Canvas, sigma: float):
-        self.known = _known(canvas)
-        self.key = len(self.known), sigma
-        self.found: np.ndarray | None = None
-        self._waiting.setdefault(self.key, []).append(self)
-
-    def value(self) -> np.ndarray:
-        if self.found is None:
-            together = self._waiting.pop(self.key)
-            densities = certainty_densities(np.stack([one.known for one in together]), self.key[1])
-            for one, density in zip(together, densities, strict=True):
-                one.found = density
-        assert self.found is not None
-        return self.found
+    known = [_known(canvas) for canvas in canvases]
+    alike: dict[tuple[int, float], list[int]] = {}
+    for i, (line, sigma) in enumerate(zip(known, sigmas, strict=True)):
+        alike.setdefault((len(line), sigma), []).append(i)
+    found = [np.empty(0, np.float32)] * len(known)
+    for (_, sigma), group in alike.items():
+        for i, density in zip(group, certainty_densities(np.stack([known[i] for i in group]), sigma), strict=True):
+            found[i] = density
+    return found
 
 
 def _known(canvas: Canvas) -> np.ndarray:
