@@ -124,8 +124,7 @@ class Canvas:
         self.masked[positions] = False
         self.unmasked_in[positions] = self.passes
         self.just_unmasked = positions
-        if self.drop_behind or self.fill_behind:
-            self._drop_and_fill(positions, tokens)
+        self._drop_and_fill(positions, tokens)
         self.passes += 1
         self.frontier.advance(self)
         self.settle(self.computed)

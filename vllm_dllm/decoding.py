@@ -159,7 +159,7 @@ class Decoding:
             reads,
             policy.rows(reads),
             self.readout if self.sampling.temperature == 0 else self.readout._replace(seed=self._seed()),
-            edits_of(self.constraints, canvas, reads) if self.constraints else None,
+            edits_of(self.constraints, canvas, reads),
             policy.probe(canvas),
             pages.num_stale if refresh else 0,
             pages.clock,
@@ -252,8 +252,7 @@ class Decoding:
             chosen = seen.positions[at]
         canvas.unmask(chosen, seen.tokens[at])
         self.pages.record(done.queries, done.clock, done.end)
-        if canvas.end > self.pages.end:
-            self.pages.grow(canvas.end)
+        self.pages.grow(canvas.end)
         if self.postponed and not any(pages.num_stale for pages in self.ledgers):
             self.postponed = 0
         policy.observe(canvas, self.pages, seen, chosen)

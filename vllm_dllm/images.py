@@ -57,8 +57,6 @@ class Images:
 
     def outdated(self, request: Request, weights: int) -> bool:
         """Whether other weights than these have made some of a request's embeddings. Then they are due once more."""
-        if not request.mm_features:
-            return False
         old = [f for f in request.mm_features if self.weights.get(f.identifier, weights) != weights]
         self.due |= {feature.identifier: feature.data for feature in old}
         return bool(old)

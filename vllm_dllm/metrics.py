@@ -61,27 +61,21 @@ class StepCounts:
 
     def add_pass(self, req_id: str, decoding: Decoding | Scoring, done: Pass, finished: Finished) -> None:
         """Count a pass that `decoding` has finished."""
-        counts, canvases = self.counts, 1
-        computed = _computed(done, finished.seen.layer_tokens)
-        if done.second is not None:
-            canvases = 2
-            computed += _computed(done.second, finished.seen.second[1])
+        counts, canvases = self.counts, 1 if done.second is None else 2
         counts["passes"] += 1
-        counts["computed_tokens"] += computed
+        counts["computed_tokens"] += _computed(done, finished.seen.layer_tokens)
+        if done.second is not None:
+            counts["computed_tokens"] += _computed(done.second, finished.seen.second[1])
         counts["cacheless_tokens"] += done.end * canvases
-        if absent := (decoding.length - done.end) * canvases:
-            counts["absent_tokens"] += absent
-        if done.full:
-            counts["full_passes"] += 1
-        if decoding.postponed:
-            counts["postponed_refreshes"] += 1
+        self.count("absent_tokens", (decoding.length - done.end) * canvases)
+        self.count("full_passes", done.full)
+        self.count("postponed_refreshes", decoding.postponed > 0)
         if isinstance(decoding, Scoring):
             counts["scoring_passes"] += 1
         else:
             self.unmasked[len(finished.unmasked)] += 1
-        marks = decoding.marks
-        if marks != self.marks.get(req_id):
-            counted = self.marks.get(req_id, {})
+        marks, counted = decoding.marks, self.marks.get(req_id, {})
+        if marks != counted:
             for reason, pages in marks.items():
                 if more := pages - counted.get(reason, 0):
                     counts[f"{STALE}={reason}"] += more
@@ -93,9 +87,9 @@ class StepCounts:
 
     def take(self) -> dict[str, int]:
         """What was counted since the last call."""
-        taken = self.counts | {f"pass_unmasked_tokens={n}": passes for n, passes in self.unmasked.items()}
+        taken = dict(self.counts) | {f"pass_unmasked_tokens={n}": passes for n, passes in self.unmasked.items()}
         self.counts, self.unmasked = defaultdict(int), defaultdict(int)
-        return dict(taken)
+        return taken
 
 
 def _computed(done: Pass, layers: list[int] | None) -> int:

@@ -122,8 +122,7 @@ class DllmScheduler(Scheduler):
             output.batch.tables, output.batch.dropped = self.formats.exchange(p.edits for p in passes)
             output.batch.embed, output.batch.forget = self.images.take()
             for request, planned, first in zip(due, passes, output.batch.query_starts.tolist(), strict=False):
-                if request.mm_features:
-                    output.batch.placed += placed(request, planned, first)
+                output.batch.placed += placed(request, planned, first)
             self.wipe = []
         return output
 
