@@ -1,5 +1,6 @@
 """`make serve`: with which arguments it calls `vllm serve`."""
 
+import os
 import shlex
 import subprocess
 import sys
@@ -18,7 +19,9 @@ LLADA, SDAR, LLADA2 = "checkpoints/tiny-llada", "checkpoints/tiny-sdar", "checkp
 def arguments(*given: str, monkeypatch) -> list[str]:
     """Of `vllm serve`, where make is asked so, without the port."""
     monkeypatch.chdir(ROOT)
-    make = subprocess.run(["make", "-n", "serve", *given], capture_output=True, text=True, check=True)
+    # Nothing of a make that runs this test: its own ARGS, or that it is one inside another.
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    make = subprocess.run(["make", "-n", "serve", *given], capture_output=True, text=True, check=True, env=env)
     line = shlex.split(make.stdout.splitlines()[-1])
     passed, port = serve.read(line[line.index("tools/serve.py") + 1 :])
     assert port == 8000
