@@ -31,33 +31,33 @@ def select_together(asked: Sequence[Asked]) -> list[np.ndarray]:
     lines = np.arange(len(asked))
     last = np.where(numbers > 0, ranked[lines, numbers - 1], -np.inf)
     selected = (table <= last[:, None]) & inside
+    tied = (ranked[lines, numbers] == last).nonzero()[0]
+    if len(tied):
+        again = selected[tied]
+        again[inside[tied]] = _tied([asked[i] for i in tied.tolist()], numbers[tied], -table[tied][inside[tied]])
+        selected[tied] = again
     places = selected.nonzero()[1]
     stops = np.count_nonzero(selected, axis=1).cumsum().tolist()
-    found = [places[start:stop] for start, stop in pairwise([0, *stops])]
-    tied = (ranked[lines, numbers] == last).nonzero()[0].tolist()
-    if tied:
-        for i, chosen in zip(tied, _tied([asked[i] for i in tied], numbers[tied].tolist()), strict=True):
-            found[i] = chosen
-    return found
+    return [places[start:stop] for start, stop in pairwise([0, *stops])]
 
 
-def _tied(asked: Sequence[Asked], numbers: Sequence[int]) -> list[np.ndarray]:
-    """The same for those where it hangs on how `top` ranks; alike ones are ranked at once."""
-    parts = [ranked_part(canvas, rule.part) for rule, canvas, _ in asked]
-    alike: dict[tuple[int, int], list[int]] = {}
-    for i, (start, stop) in enumerate(parts):
-        alike.setdefault((stop - start, numbers[i]), []).append(i)
-    found = [np.empty(0, np.int64)] * len(asked)
-    for (length, number), group in alike.items():
-        members = [asked[i] for i in group]
-        line = np.repeat(np.arange(len(group)), [len(scores) for _, _, scores in members])
-        column = np.concatenate([asked[i][1].candidates - parts[i][0] for i in group])
-        table = np.full((len(group), length), -np.inf, np.float32)
-        table[line, column] = np.concatenate([scores for _, _, scores in members])
+def _tied(asked: Sequence[Asked], numbers: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Whether each of the candidates, one canvas's after the other's, is selected where that hangs on how `top` ranks.
+
+    Those that rank as many positions, and select as many, are ranked at once.
+    """
+    starts, stops = np.asarray([ranked_part(canvas, rule.part) for rule, canvas, _ in asked]).T
+    line = np.repeat(np.arange(len(asked)), [len(candidates) for _, _, candidates in asked])
+    column = np.concatenate([canvas.candidates for _, canvas, _ in asked]) - starts[line]
+    lengths = stops - starts
+    selected = np.empty(len(scores), bool)
+    for length, number in set(zip(lengths.tolist(), numbers.tolist(), strict=True)):
+        alike = (lengths == length) & (numbers == number)
+        mine = alike[line]
+        at = (alike.cumsum() - 1)[line[mine]], column[mine]
+        table = np.full((np.count_nonzero(alike), length), -np.inf, np.float32)
+        table[at] = scores[mine]
         chosen = np.zeros(table.shape, bool)
         np.put_along_axis(chosen, as_torch_ranks(table, number), True, 1)
-        counts = np.cumsum([0, *(len(scores) for _, _, scores in members)]).tolist()
-        flags = chosen[line, column]
-        for i, (start, stop) in zip(group, pairwise(counts), strict=True):
-            found[i] = flags[start:stop].nonzero()[0]
-    return found
+        selected[mine] = chosen[at]
+    return selected
