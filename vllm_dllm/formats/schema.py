@@ -6,34 +6,17 @@ is refused by name. Objects have their properties in the schema's order and no o
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from vllm_dllm.formats.combining import check_apart, merged, target, type_of
+from vllm_dllm.formats.keywords import ASSERTING, EXCLUSIVE, HONOURED, REFUSED, TYPES, refusal
 from vllm_dllm.formats.numbers import NONE, NUMBER, any_of, integers, numbers
 from vllm_dllm.formats.patterns import CHARACTER, in_json, literal
 from vllm_dllm.options import SettingError
 
 MOST = 2_000_000  # characters of a regex
 ANY_DEPTH = 1  # how deep values are nested that may be anything
-TYPES = ("object", "array", "string", "integer", "number", "boolean", "null")
-HONOURED = {
-    "object": ("properties", "required", "additionalProperties", "unevaluatedProperties"),
-    "array": ("items", "prefixItems", "minItems", "maxItems", "uniqueItems", "unevaluatedItems"),
-    "string": ("minLength", "maxLength", "pattern", "format"),
-    "integer": ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
-    "boolean": (),
-    "null": (),
-}
-HONOURED["number"] = HONOURED["integer"]
-EXCLUSIVE = ("exclusiveMinimum", "exclusiveMaximum")
-COMBINED = ("enum", "const", "anyOf", "oneOf", "allOf", "$ref")
-# keywords that restrict values, and are not honoured
-REFUSED = (
-    *("not", "if", "then", "else", "dependentRequired", "dependentSchemas", "dependencies", "patternProperties"),
-    *("propertyNames", "minProperties", "maxProperties", "contains", "minContains", "maxContains", "additionalItems"),
-    *("$dynamicRef", "$recursiveRef", "extends", "disallow", "divisibleBy"),
-)
-ASSERTING = {*COMBINED, *REFUSED, "type", *(word for words in HONOURED.values() for word in words)}
 TIME = "(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\\.[0-9]{1,6})?"
 ZONE = "(?:Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
 DATE = (
@@ -62,20 +45,15 @@ def regex_of(schema: str, whitespace: str = "[ ]?") -> str:
     try:
         parsed = json.loads(schema)
     except (ValueError, RecursionError):
-        raise _refusal("json", schema, "the JSON text of a schema") from None
+        raise refusal("json", schema, "the JSON text of a schema") from None
     if not isinstance(parsed, dict | bool):
-        raise _refusal("json", schema, "a schema")
+        raise refusal("json", schema, "a schema")
     try:
         return _Schema(parsed, whitespace).regex(parsed, ())
     except (AttributeError, TypeError, KeyError, ValueError) as e:
         if isinstance(e, SettingError):
             raise
-        raise _refusal("json", schema, f"a JSON schema ({type(e).__name__}: {e})") from e
-
-
-def _refusal(name: str, value: Any, allowed: str) -> SettingError:
-    shown = value if isinstance(value, str) else json.dumps(value)
-    return SettingError(f"{name}={shown[:80]} is not allowed in a JSON schema: it must be {allowed}", "json")
+        raise refusal("json", schema, f"a JSON schema ({type(e).__name__}: {e})") from e
 
 
 class _Schema:
@@ -109,10 +87,10 @@ class _Schema:
         if schema is False:
             return NONE
         if not isinstance(schema, dict):
-            raise _refusal("a subschema", schema, "an object or a boolean")
+            raise refusal("a subschema", schema, "an object or a boolean")
         for word in REFUSED:
             if word in schema:
-                raise _refusal(word, schema[word], "left out, because it is not honoured")
+                raise refusal(word, schema[word], "left out, because it is not honoured")
         for word in ("$ref", "allOf", "anyOf", "oneOf"):
             if word in schema:
                 return self._combined(word, schema, within)
@@ -122,7 +100,7 @@ class _Schema:
         kinds = kinds if isinstance(kinds, list) else [kinds]
         for kind in kinds:
             if kind not in TYPES:
-                raise _refusal("type", kind, f"one of {', '.join(TYPES)}")
+                raise refusal("type", kind, f"one of {', '.join(TYPES)}")
         if "number" in kinds:
             kinds = [kind for kind in kinds if kind != "integer"]
         return any_of([getattr(self, f"_{kind}")(schema, within) for kind in kinds])
@@ -140,25 +118,25 @@ class _Schema:
         parts = [schema[word]] if word == "$ref" else schema[word]
         if word == "$ref":
             if parts[0] in within:
-                raise _refusal(
+                raise refusal(
                     "$ref",
                     parts[0],
                     "no part of itself, because a recursive schema is no regular language: write the "
                     "levels out that are needed",
                 )
-            return self.regex(self._merged(self._target(parts[0]), rest, word), (*within, parts[0]))
+            return self.regex(merged(target(self.root, parts[0]), rest, word), (*within, parts[0]))
         if not isinstance(parts, list) or not parts:
-            raise _refusal(word, parts, "a list of schemas")
+            raise refusal(word, parts, "a list of schemas")
         if word == "allOf":
-            merged: Any = rest
+            every: Any = rest
             for part in parts:
                 if isinstance(part, dict) and "$ref" in part:
                     part, within = self._followed(part, within)
-                merged = self._merged(part, merged, word)
-            return self.regex(merged, within)
+                every = merged(part, every, word)
+            return self.regex(every, within)
         if word == "oneOf":
-            self._check_apart(parts)
-        return any_of([self.regex(self._merged(part, rest, word), within) for part in parts])
+            check_apart(self.root, parts)
+        return any_of([self.regex(merged(part, rest, word), within) for part in parts])
 
     def _followed(self, part: dict[str, Any], within: tuple[str, ...]) -> tuple[Any, tuple[str, ...]]:
         """A part of an allOf that is a reference."""
@@ -166,80 +144,7 @@ class _Schema:
         if reference in within:
             self._combined("$ref", part, within)  # refuses it
         rest = {k: v for k, v in part.items() if k != "$ref" and k in ASSERTING}
-        return self._merged(self._target(reference), rest, "$ref"), (*within, reference)
-
-    def _target(self, reference: Any) -> Any:
-        if not isinstance(reference, str) or not (reference == "#" or reference.startswith("#/")):
-            raise _refusal("$ref", reference, "one into the schema itself: #/$defs/...")
-        found = self.root
-        for step in reference.split("/")[1:]:
-            step = step.replace("~1", "/").replace("~0", "~")
-            try:
-                found = found[int(step) if isinstance(found, list) else step]
-            except (KeyError, IndexError, ValueError, TypeError):
-                raise _refusal("$ref", reference, "one that leads somewhere") from None
-        return found
-
-    def _merged(self, part: Any, rest: dict[str, Any], word: str) -> Any:
-        """Both at once: what a schema says beside a reference or beside alternatives."""
-        if not rest or part is False:
-            return part
-        if part is True:
-            return rest
-        if not isinstance(part, dict):
-            raise _refusal("a subschema", part, "an object or a boolean")
-        both = {k: v for k, v in part.items() if k in ASSERTING}
-        for key, value in rest.items():
-            if key not in both or both[key] == value:
-                both[key] = value
-            elif key == "required":
-                both[key] = list(dict.fromkeys([*both[key], *value]))
-            elif key == "properties" and not set(both[key]) & set(value):
-                both[key] = both[key] | value
-            elif key in ("minimum", "minLength", "minItems"):
-                both[key] = max(both[key], value)
-            elif key in ("maximum", "maxLength", "maxItems"):
-                both[key] = min(both[key], value)
-            else:
-                raise _refusal(key, value, f"in one place: beside {word} it says two things")
-        return both
-
-    def _check_apart(self, parts: Sequence[Any]) -> None:
-        """Raise SettingError unless no value can be valid under two of the schemas."""
-        described = [self._described(part) for part in parts]
-        for i, (kinds, values) in enumerate(described):
-            for others, other_values in described[:i]:
-                apart = not kinds & others or any(
-                    not values[key] & other_values[key] for key in set(values) & set(other_values)
-                )
-                if not apart:
-                    raise _refusal(
-                        "oneOf",
-                        parts,
-                        "alternatives of other types, or objects told apart by a required const: anyOf allows more",
-                    )
-
-    def _described(self, part: Any) -> tuple[set[str], dict[str, set[str]]]:
-        """A schema's types, and of properties that must be there the values that they may have."""
-        seen: tuple[str, ...] = ()
-        while isinstance(part, dict) and "$ref" in part and part["$ref"] not in seen:
-            seen = (*seen, part["$ref"])
-            part = self._target(part["$ref"])
-        if not isinstance(part, dict):
-            return set(TYPES), {}
-        listed = part.get("enum", [part["const"]] if "const" in part else None)
-        if listed is not None:
-            return {_type_of(v) for v in listed}, {"": {json.dumps(v, sort_keys=True) for v in listed}}
-        kinds = part.get("type", TYPES)
-        kinds = {kinds} if isinstance(kinds, str) else set(kinds)
-        if "number" in kinds:
-            kinds.add("integer")
-        values = {}
-        for name in part.get("required", ()):
-            inner = part.get("properties", {}).get(name, {})
-            if isinstance(inner, dict) and ("const" in inner or "enum" in inner):
-                values[name] = {json.dumps(v, sort_keys=True) for v in inner.get("enum", [inner.get("const")])}
-        return kinds, values if kinds == {"object"} else {}
+        return merged(target(self.root, reference), rest, "$ref"), (*within, reference)
 
     # ---- values ----
 
@@ -248,13 +153,13 @@ class _Schema:
         kinds = {kinds} if isinstance(kinds, str) else set(kinds)
         others = sorted(k for k in schema if k in ASSERTING and k not in ("enum", "const", "type"))
         if others:
-            raise _refusal(others[0], schema[others[0]], "left out beside enum and const")
+            raise refusal(others[0], schema[others[0]], "left out beside enum and const")
         values = schema["enum"] if "enum" in schema else [schema["const"]]
         if "const" in schema and "enum" in schema:
             values = [v for v in values if json.dumps(v) == json.dumps(schema["const"])]
-        kept = [v for v in values if _type_of(v) in kinds or (_type_of(v) == "integer" and "number" in kinds)]
+        kept = [v for v in values if type_of(v) in kinds or (type_of(v) == "integer" and "number" in kinds)]
         if not kept:
-            raise _refusal("enum", values, f"values of type {' or '.join(sorted(kinds))}")
+            raise refusal("enum", values, f"values of type {' or '.join(sorted(kinds))}")
         return any_of([self._value(v) for v in kept])
 
     def _value(self, value: Any) -> str:
@@ -278,16 +183,16 @@ class _Schema:
         given = [word for word in ("pattern", "format") if word in schema]
         bounds = _bounds(schema, "minLength", "maxLength")
         if given and (len(given) > 1 or bounds != (0, None)):
-            raise _refusal(given[0], schema[given[0]], "alone, without format, minLength and maxLength")
+            raise refusal(given[0], schema[given[0]], "alone, without format, minLength and maxLength")
         if "format" in schema:
             if schema["format"] not in FORMATS:
-                raise _refusal("format", schema["format"], f"one of {', '.join(FORMATS)}")
+                raise refusal("format", schema["format"], f"one of {', '.join(FORMATS)}")
             return f'"{FORMATS[schema["format"]]}"'
         if "pattern" in schema:
             try:
                 return f'"{in_json(schema["pattern"])}"'
             except ValueError as e:
-                raise _refusal("pattern", schema["pattern"], f"a regex that strings can be held to: {e}") from None
+                raise refusal("pattern", schema["pattern"], f"a regex that strings can be held to: {e}") from None
         low, high = bounds
         return f'"{CHARACTER}{{{low},{"" if high is None else high}}}"' if bounds != (0, None) else f'"{CHARACTER}*"'
 
@@ -308,7 +213,7 @@ class _Schema:
         low, high = _bounds(schema, "minItems", "maxItems")
         first = schema.get("prefixItems", [])
         if schema.get("uniqueItems") and not (high is not None and high < 2):
-            raise _refusal("uniqueItems", True, "left out, because it is not honoured")
+            raise refusal("uniqueItems", True, "left out, because it is not honoured")
         rest = schema.get("items", schema.get("unevaluatedItems", True))
         if rest is False:
             high = len(first) if high is None else min(high, len(first))
@@ -348,7 +253,7 @@ class _Schema:
             return self._map_of(self.any if others is True else self.regex(others, within))
         if missing := [name for name in required if name not in properties]:
             if others is False:
-                raise _refusal("required", missing[0], "the name of a property, where there are no others")
+                raise refusal("required", missing[0], "the name of a property, where there are no others")
             properties = properties | {name: others for name in missing}
         space = self.space
         members = [
@@ -378,30 +283,21 @@ def _text(name: str) -> str:
     return literal(json.dumps(name, ensure_ascii=False))
 
 
-def _type_of(value: Any) -> str:
-    if isinstance(value, bool):
-        return "boolean"
-    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
-        return "integer"
-    kinds = {str: "string", float: "number", list: "array", dict: "object", type(None): "null"}
-    return kinds[type(value)]
-
-
 def _bounds(schema: Mapping[str, Any], least: str, most: str) -> tuple[int, int | None]:
     for name in (least, most):
         value = schema.get(name, 0)
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise _refusal(name, value, "a whole number from 0 on")
+            raise refusal(name, value, "a whole number from 0 on")
     low, high = schema.get(least, 0), schema.get(most)
     if high is not None and high < low:
-        raise _refusal(most, high, f"at least {low}, {least}")
+        raise refusal(most, high, f"at least {low}, {least}")
     return low, high
 
 
 def _interval(schema: Mapping[str, Any], whole: bool) -> tuple[int | None, int | None]:
     """The bounds of whole numbers (`whole`), or of numbers, which may not belong to them."""
     if schema.get("multipleOf", 1) != 1 or ("multipleOf" in schema and not whole):
-        raise _refusal("multipleOf", schema["multipleOf"], "left out, because it is not honoured")
+        raise refusal("multipleOf", schema["multipleOf"], "left out, because it is not honoured")
     found: list[int | None] = []
     for keys, sign in ((("minimum", EXCLUSIVE[0]), 1), (("maximum", EXCLUSIVE[1]), -1)):
         bounds = []
@@ -415,10 +311,10 @@ def _interval(schema: Mapping[str, Any], whole: bool) -> tuple[int | None, int |
                 or value != int(value)
                 or abs(value) > 1e15
             ):
-                raise _refusal(key, value, "a whole number from -1e15 to 1e15")
+                raise refusal(key, value, "a whole number from -1e15 to 1e15")
             bounds.append(int(value) + (sign if whole and key in EXCLUSIVE else 0))
         found.append(None if not bounds else max(bounds) if sign > 0 else min(bounds))
     low, high = found
     if low is not None and high is not None and low > high:
-        raise _refusal("maximum", high, f"at least {low}")
+        raise refusal("maximum", high, f"at least {low}")
     return low, high
