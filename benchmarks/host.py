@@ -17,8 +17,8 @@ Prints a Markdown table:
 
     us          microseconds for each request and pass (or step)
     of vLLM's   that of vLLM's engine at the same concurrency
-    tokens      response tokens a pass
     a token     the same for each token
+    read-out    microseconds of it in which tokens and what they are judged by are read of the logits: on a GPU a kernel
 """
 
 import argparse
@@ -38,6 +38,7 @@ from vllm import LLM, SamplingParams  # noqa: E402
 
 from vllm_dllm.caching.registry import POLICIES  # noqa: E402
 from vllm_dllm.worker.layerwise import LayerwiseForward  # noqa: E402
+from vllm_dllm.worker.model_runner import DllmModelRunner  # noqa: E402
 
 PROMPT, RESPONSE = 64, 128
 
@@ -83,28 +84,35 @@ class Clock:
         runner.execute_model = counted
 
 
-def clock_of(llm: LLM) -> Clock:
-    clock = Clock()
+def clocks_of(llm: LLM) -> tuple[Clock, Clock]:
+    """Of the layers and the head, and of the read-out."""
+    clock, reads = Clock(), Clock()
     worker = llm.llm_engine.model_executor.driver_worker.worker
-    model = worker.get_model()
+    model, runner = worker.get_model(), worker.model_runner
     # only the head reads these, or nobody where that is played back
     clock.watch(model, "forward", written=lambda hidden: hidden.new_zeros(1).expand(hidden.shape))
     clock.watch(model, "compute_logits")
-    clock.count(worker.model_runner)
-    return clock
+    clock.count(runner)
+    if isinstance(runner, DllmModelRunner):
+        # policies that look into the attention run the layers one by one, without the model's own forward
+        clock.watch(LayerwiseForward, "__call__")
+        reads.watch(runner.reader, "kernel")
+    else:
+        reads.watch(runner.sampler, "forward")
+    return clock, reads
 
 
-def measure(llm: LLM, clock: Clock, requests: int, params: SamplingParams) -> tuple[float, int]:
-    """Seconds outside the forward for each request and pass, and the request-passes there were."""
+def measure(llm: LLM, clock: Clock, reads: Clock, requests: int, params: SamplingParams) -> tuple[float, float]:
+    """Seconds outside the forward for each request and pass, and those of them in the read-out."""
     core = llm.llm_engine
     for i in range(requests):
         core.add_request(str(i), {"prompt_token_ids": [7 + i % 64] * PROMPT}, params)
     core.step()  # the first step of vLLM's engine is a prefill, and ours a full pass
-    clock.inside, clock.requests = 0.0, 0
+    clock.inside, clock.requests, reads.inside = 0.0, 0, 0.0
     begin = time.thread_time()
     while core.has_unfinished_requests():
         core.step()
-    return (time.thread_time() - begin - clock.inside) / clock.requests, clock.requests
+    return (time.thread_time() - begin - clock.inside) / clock.requests, reads.inside / clock.requests
 
 
 def arguments() -> argparse.Namespace:
@@ -127,35 +135,33 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         plain = engine(llama_folder(llada, Path(folder)), args, max(levels), load_format="dummy", **one_process)
         ours = engine(llada, args, max(levels), additional_config={"dllm_hidden_cache": True}, **one_process)
-    clocks = {id(llm): clock_of(llm) for llm in (plain, ours)}
-    # policies that look into the attention run the layers one by one, without the model's own forward
-    clocks[id(ours)].watch(LayerwiseForward, "__call__")
+    clocks = {id(llm): clocks_of(llm) for llm in (plain, ours)}
     common = {"temperature": 0, "max_tokens": RESPONSE, "ignore_eos": True, "detokenize": False}
     rows: list[tuple[str, LLM, SamplingParams]] = [("vLLM's engine", plain, SamplingParams(**common))]
     for name in args.policies.split(","):
         settings = POLICIES[name].example | {"dllm_cache": name, "dllm_tokens_per_step": args.tokens}
         rows.append((f"`{name}`", ours, SamplingParams(**common, extra_args=settings)))
-    found: dict[tuple[str, int], list[tuple[float, int]]] = {}
+    found: dict[tuple[str, int], list[tuple[float, float]]] = {}
     results: dict[tuple[str, int], list] = {}
     for round_ in range(args.rounds + 1):  # the first warms up
         for level in levels:
             for name, llm, params in rows:
-                clock = clocks[id(llm)]
+                clock, reads = clocks[id(llm)]
                 if args.played_back:
                     kept = results.setdefault((name, level), [])
                     clock.results, clock.played = (None, iter(kept)) if round_ else (kept, None)
-                one = measure(llm, clock, level, params)
+                one = measure(llm, clock, reads, level, params)
                 if round_:
                     found.setdefault((name, level), []).append(one)
-    print("| | concurrency | us | of vLLM's | tokens | a token |\n| --- | ---: | ---: | ---: | ---: | ---: |")
+    print("| | concurrency | us | of vLLM's | a token | read-out |\n| --- | ---: | ---: | ---: | ---: | ---: |")
     for level in levels:
         base = statistics.median(seconds for seconds, _ in found[rows[0][0], level])
-        for name, _, _ in rows:
-            seconds = statistics.median(s for s, _ in found[name, level])
-            tokens = 1.0 if name == rows[0][0] else float(args.tokens)
+        for name, llm, _ in rows:
+            seconds, reading = (statistics.median(column) for column in zip(*found[name, level], strict=True))
+            tokens = 1 if llm is plain else args.tokens
             print(
-                f"| {name} | {level} | {seconds * 1e6:.0f} | {seconds / base:.2f} | {tokens:.0f} "
-                f"| {seconds / base / tokens:.2f} |",
+                f"| {name} | {level} | {seconds * 1e6:.0f} | {seconds / base:.2f} | {seconds / base / tokens:.2f} "
+                f"| {reading * 1e6:.0f} |",
                 flush=True,
             )
 

@@ -205,9 +205,10 @@ DEFAULT_RULE = ("threshold", 0.9)
 
 def check_attention(given: Mapping[str, Any], attention: str) -> None:
     """Raise SettingError for a setting, by its key, that cannot be had with a model of this attention, whatever is chosen."""
-    for option in options().values():
-        value = given.get(option.key)
-        if attention in option.attention or value is None or value in ("", []):
+    known = options()
+    for key, value in given.items():
+        option = known.get(key)
+        if option is None or attention in option.attention or value is None or value in ("", []):
             continue
         why = f"it is for {MODELS['full']}"
         if option is SUFFIX:

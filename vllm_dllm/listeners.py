@@ -17,11 +17,11 @@ from vllm_dllm.watch.feed import Feed
 
 
 class Listeners:
-    """The metrics always; the others where the server's settings ask for them."""
+    """The metrics where vLLM wants statistics (`counted`), the others where the server's settings ask for them."""
 
-    def __init__(self, config: VllmConfig, settings: ServerSettings):
+    def __init__(self, config: VllmConfig, settings: ServerSettings, counted: bool):
         trace = settings.value(TRACE)
-        self.counts = StepCounts()
+        self.counts = StepCounts() if counted else None
         self.trace = None if trace is None else Trace(trace)
         self.feed = Feed(*place(config)) if settings.value(WATCH) else None
 
@@ -41,17 +41,20 @@ class Listeners:
 
     def passed(self, req_id: str, decoding: Task, done: Pass, finished: Finished) -> None:
         """A pass has been finished."""
-        self.counts.add_pass(req_id, decoding, done, finished)
+        if self.counts is not None:
+            self.counts.add_pass(req_id, decoding, done, finished)
         if self.feed is not None:
             self.feed.passed(req_id, decoding, done, finished)
 
     def failed(self, number: int) -> None:
         """So many requests cannot go on."""
-        self.counts.count("failed_requests", number)
+        if self.counts is not None:
+            self.counts.count("failed_requests", number)
 
     def ended(self, request: Request, running: Running) -> None:
         """A request that ran has ended, however it did."""
-        self.counts.end_request(request.request_id, running.passes)
+        if self.counts is not None:
+            self.counts.end_request(request.request_id, running.passes)
         if self.trace is not None:
             self.trace.write(request, running.decoding)
         if self.feed is not None:

@@ -45,7 +45,7 @@ class DllmScheduler(Scheduler):
         self.settings = server_settings(self.vllm_config)
         self.active: dict[str, Running] = {}  # the running requests
         self.steps: dict[int, list[tuple[str, Running, Pass]]] = {}  # the steps in flight, by number
-        self.listeners = Listeners(self.vllm_config, self.settings)
+        self.listeners = Listeners(self.vllm_config, self.settings, self.log_stats)
         self.formats = LoadedFormats()
         self.slots = Slots(self.kv_cache_manager, self.block_size)
         self.weights: int | None = None  # how often the worker's had been changed when it was heard of last
@@ -306,7 +306,7 @@ class DllmScheduler(Scheduler):
 
     def make_stats(self, *args: Any, **kwargs: Any) -> SchedulerStats | None:
         stats = super().make_stats(*args, **kwargs)
-        if stats is not None:
+        if stats is not None and self.listeners.counts is not None:
             stats.waiting_lora_adapters = self.listeners.counts.take()  # the carrier: metrics.py says why
         return stats
 
