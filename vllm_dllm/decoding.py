@@ -309,6 +309,11 @@ class Decoding:
         return self.canvas.length
 
     @property
+    def settled(self) -> int:
+        """Positions at the canvas's start whose keys and values will not change, where blocks are committed."""
+        return self.pages.computed_to
+
+    @property
     def passes(self) -> int:
         """Finished so far."""
         return self.canvas.passes
@@ -324,10 +329,10 @@ class Decoding:
 
     def take_tokens(self) -> list[int]:
         """The response tokens that became final since the last call."""
-        start, self.sent = self.sent, self._settled()
+        start, self.sent = self.sent, self._ready()
         return self.canvas.response[start : self.sent].tolist() if self.sent > start else []
 
-    def _settled(self) -> int:
+    def _ready(self) -> int:
         """How many response tokens can be handed out: the last one may have to wait."""
         final = self.canvas.final
         return final - (final == self.canvas.gen_length and self.policy.waits(self.canvas, self.pages))

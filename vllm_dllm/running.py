@@ -17,6 +17,7 @@ class Running:
 
     decoding: Task
     pages: list[list[int]]  # of its canvas and, with guidance, of its second one: the same until it ends
+    shares: bool = False  # others may find its pages once they are settled
     then: Decoding | None = None  # of a request whose prompt is scored first
     prompt: Scoring | None = None  # that, once it is done, until its first token takes it along
     before: int = 0  # its passes

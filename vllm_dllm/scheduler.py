@@ -24,7 +24,7 @@ from vllm_dllm.overlap import Overlap
 from vllm_dllm.packing import pack
 from vllm_dllm.passes import Pass
 from vllm_dllm.running import Running, Task
-from vllm_dllm.scored import add_scored, end_scored, prompt_logprobs, scores
+from vllm_dllm.scored import add_scored, end_scored, prompt_logprobs
 from vllm_dllm.scoring import Scoring
 from vllm_dllm.slots import Slots
 from vllm_dllm.starter import Starter
@@ -63,7 +63,9 @@ class DllmScheduler(Scheduler):
 
     def add_request(self, request: Request) -> None:
         self.images.name(request)
-        self.slots.name(request, self.starter.asks(request).settings, scores(request.sampling_params))
+        self.slots.name(
+            request, self.starter.asks(request).settings, request.sampling_params.prompt_logprobs is not None
+        )
         super().add_request(request)
 
     # ---- one step out ----
@@ -340,9 +342,9 @@ class DllmScheduler(Scheduler):
 
     def _keep(self, req_id: str) -> None:
         """Have others find what a request has computed for good."""
-        decoding = self.active[req_id].decoding
-        if isinstance(decoding, Decoding) and decoding.policy.commits:
-            self.slots.keep(self.requests[req_id], decoding.settings, decoding.pages.computed_to)
+        running = self.active[req_id]
+        if running.shares:
+            self.slots.keep(self.requests[req_id], running.decoding.settled)
 
     def _free_request_blocks(self, request: Request):
         super()._free_request_blocks(request)

@@ -52,19 +52,16 @@ def has_target(params: SamplingParams) -> bool:
     return CARRIER in (params.extra_args or {})
 
 
-def scores(params: SamplingParams) -> bool:
-    """Whether a request that was admitted scores something, first or only."""
-    return has_target(params) or params.prompt_logprobs is not None
-
-
 def scoring_of(
-    request: Request, traits: ModelTraits, settings: Settings, recorded: bool
+    request: Request, traits: ModelTraits, settings: Settings, recorded: bool, computed: int
 ) -> tuple[Scoring | None, bool]:
-    """What an admitted request scores, if anything, and whether it decodes (then)."""
+    """What an admitted request scores, if anything, and whether it decodes (then). `computed`: positions of its prompt that
+    are in its pages."""
     params, prompt, block = request.sampling_params, request.prompt_token_ids, settings.causal_block
     if carried := (params.extra_args or {}).get(CARRIER):
         ids, passes = carried
-        return Scoring(prompt, ids, unpack(passes), traits, settings.cfg_scale, recorded=recorded, block=block), False
+        passes, guided = unpack(passes), settings.cfg_scale
+        return Scoring(prompt, ids, passes, traits, guided, recorded=recorded, block=block, computed=computed), False
     if params.prompt_logprobs is None or len(prompt) < 2:
         return None, True
     # without guidance: of a text that is all prompt, nothing is left in the second canvas

@@ -6,7 +6,8 @@ A request that scores stands beside others that decode (decoding.py), and is ask
 is unmasked, and no key outlives its pass, but where attention is causal by blocks:
 
     | t t t t | t t m m | m m m m | m         every position sees all: computed whole; the first mask is read
-      kept      computed   not there          by blocks: a block is kept once all of its tokens have been there
+      kept      computed   not there          by blocks: a block is kept once all of its tokens have been there,
+                                              the first ones from the start if another request's pages have them
 """
 
 from collections.abc import Sequence
@@ -46,10 +47,12 @@ class Scoring:
         top: int | None = None,
         recorded: bool = False,
         block: int | None = None,
+        computed: int = 0,
     ):
         """`cfg_scale`: guidance by a second canvas whose prompt is masked; 0: none. `top`: what each pass reads is kept
         whole, with so many of the most likely tokens beside each of the target's (-1: all). `block`: where attention is
-        causal by blocks, the positions in one; then `passes` are a chain's."""
+        causal by blocks, the positions in one; then `passes` are a chain's. `computed`: positions at the prompt's start whose
+        keys and values are in the pages already."""
         self.mask_id, self.row_shift = traits.mask_id, traits.row_shift
         self.tokens = np.asarray([*prompt_ids, *target_ids], np.int32)
         self.start = len(prompt_ids)
@@ -58,7 +61,7 @@ class Scoring:
             more = whole_blocks(len(self.tokens), block) - len(self.tokens)
             self.tokens = np.append(self.tokens, np.full(more, traits.mask_id, np.int32))
         self.target = np.asarray(target_ids, np.int32)
-        self.kept = 0  # positions before this one were computed as they are, and are computed no more
+        self.kept = computed  # positions before this one were computed as they are, and are computed no more
         self.clock = 0  # how often they had to be computed anew
         self.work = passes
         self.cfg_scale = cfg_scale
@@ -72,6 +75,11 @@ class Scoring:
     @property
     def length(self) -> int:
         return len(self.tokens)
+
+    @property
+    def settled(self) -> int:
+        """Positions at the prompt's start whose keys and values others may use: none of a request's that decodes later."""
+        return self.kept if self.rows is None else 0
 
     @property
     def done(self) -> bool:

@@ -28,17 +28,18 @@ class Slots:
         self.page_size = page_size
         self.seconds: dict[str, Request] = {}  # what holds the pages of a second canvas, by its request's id
 
-    def name(self, request: Request, settings: Settings, scores: bool) -> None:
-        """Called with a new request: under which names its pages are looked for and kept, if they are. One that `scores`
-        computes canvases with masks in them."""
-        if scores or not self._shares(settings):
+    def name(self, request: Request, settings: Settings, whole: bool) -> None:
+        """Called with a new request: under which names its pages are looked for and kept, if they are. `whole`: it computes
+        all of its prompt, whatever there is."""
+        if whole or not self.shares(settings):
             request.skip_reading_prefix_cache = True
-        if self._shares(settings):
+        if self.shares(settings):
             request.cache_salt = f"{request.cache_salt or ''} dllm_block_length={settings.block_length}"
             request.block_hashes.clear()
             request.update_block_hashes()
 
-    def _shares(self, settings: Settings) -> bool:
+    def shares(self, settings: Settings) -> bool:
+        """Whether requests with these settings find each other's pages."""
         return self.manager.enable_caching and settings.policy.commits and not self.page_size % settings.block_length
 
     def take(self, request: Request, length: int, guided: bool, others: bool) -> int | None:
@@ -77,10 +78,9 @@ class Slots:
         seconds = [self.seconds[request.request_id]] if request.request_id in self.seconds else []
         return [self.manager.get_block_ids(r.request_id)[0] for r in (request, *seconds)]
 
-    def keep(self, request: Request, settings: Settings, computed: int) -> None:
-        """All before `computed` will not change any more: have others find the pages whose tokens vLLM knows."""
-        if self._shares(settings):
-            self.manager.cache_blocks(request, min(computed, request.num_tokens))
+    def keep(self, request: Request, settled: int) -> None:
+        """All before `settled` will not change any more: have others find the pages whose tokens vLLM knows."""
+        self.manager.cache_blocks(request, min(settled, request.num_tokens))
 
     def forget(self) -> None:
         """Nobody is to find any page any more: the weights are others."""

@@ -91,11 +91,12 @@ class Starter:
         return running
 
     def _running(self, request: Request, asks: Asks, computed: int) -> Running:
-        scoring, decodes = scoring_of(request, self.traits, asks.settings, self.recorded)
+        scoring, decodes = scoring_of(request, self.traits, asks.settings, self.recorded, computed)
         decoding = self._decoding(request, asks.settings, asks.text, computed) if decodes else None
         first = scoring or decoding
         assert first is not None
-        return Running(first, self.slots.pages(request), None if first is decoding else decoding)
+        pages, shares = self.slots.pages(request), self.slots.shares(asks.settings)
+        return Running(first, pages, shares, None if first is decoding else decoding)
 
     def _decoding(self, request: Request, settings: Settings, text: GivenText, computed: int) -> Decoding:
         params = request.sampling_params

@@ -1,5 +1,7 @@
 """Likelihood where attention is causal by blocks: the chain, which needs nothing behind the active block."""
 
+import random
+
 import pytest
 from block_causal import BlockCausal
 from causal_cases import as_prompts, asked, prompts
@@ -44,6 +46,26 @@ def test_the_chain_is_exact_and_computes_finished_blocks_once(sdar, plain_sdar):
     tokens = list(answer.outputs[0].token_ids)
     both = [(ids["prompt_token_ids"], tokens), (ids["prompt_token_ids"], [*tokens[:-1], 98])]
     assert [one.greedy for one in loglikelihood(sdar.llm, both, greedy=True, use_tqdm=False)] == [True, False]
+
+
+def test_a_prompt_is_computed_once_for_all_its_targets(sdar, plain_sdar):
+    """Whole pages of it are found, by likelihoods and by requests that decode, and nothing else of a likelihood's is."""
+    rng = random.Random(17)
+    long = [rng.randrange(10, 120) for _ in range(101)]
+    targets = [[rng.randrange(10, 120) for _ in range(n)] for n in (3, 40, 9, 1)]
+    sdar.new_traces()
+    firsts = []
+    for some in (targets[:1], targets):
+        found = loglikelihood(sdar.llm, [(long, target) for target in some], use_tqdm=False)
+        for one, target in zip(found, some, strict=True):
+            assert one.token_logprobs == pytest.approx(plain_chain(plain_sdar, long, target, 4), abs=1e-4)
+        firsts.append([trace["query_tokens"][0] for trace in sdar.new_traces().values()])
+    # up to the block that is read first: of a request that takes a later part of a target, one further behind
+    assert firsts[0] == [104] and min(firsts[1]) == 104 - 96 and max(firsts[1]) <= 101 + 40 - 96
+    texts = [{"prompt_token_ids": ids} for ids in (long, [*long, *targets[1], 11])]
+    for answer, found in zip(sdar.generate(texts, [asked(5)] * 2), (96, 96), strict=True):
+        assert answer.num_cached_tokens == found
+    sdar.check_idle()
 
 
 def test_the_chain_of_a_model_with_experts(llada2):
