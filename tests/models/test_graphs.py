@@ -202,7 +202,7 @@ def test_padding_is_in_no_request_and_in_no_slot():
     inputs = buffers.fill(step, Shape(40, 6, PAGES))
     exact = buffers.fill(step)
     assert exact.shape == (tokens, 3, PAGES)
-    inputs = buffers.fill(step, Shape(40, 6, PAGES))
+    inputs = buffers.fill(step, Shape(40, 6, PAGES), longest=(40, 128))
     arrays = inputs.device
     assert arrays.positions.tolist() == [*step.positions, *[0] * (40 - tokens)]
     assert arrays.token_ids.tolist() == [*step.token_ids, *[0] * (40 - tokens)]
@@ -212,7 +212,8 @@ def test_padding_is_in_no_request_and_in_no_slot():
     assert arrays.query_starts.tolist() == [*step.query_starts, tokens, tokens, tokens]
     assert arrays.ends.tolist() == [*step.ends, 0, 0, 0]
     assert arrays.block_table.tolist() == [*step.block_table.tolist(), *[[0] * PAGES] * 3]
-    assert (inputs.longest_query, inputs.longest_canvas) == (40, 128), "what a graph was captured for"
+    assert (inputs.longest_query, inputs.longest_canvas) == (40, 128), "what it is told, as of a graph"
+    assert exact.longest_query == np.diff(step.query_starts).max() and exact.longest_canvas == max(step.ends)
     # at the same addresses each time
     again = buffers.fill(batch(2, rng, most=10), Shape(40, 6, PAGES)).device
     assert [a.data_ptr() for a in again] == [a.data_ptr() for a in arrays]

@@ -88,7 +88,9 @@ class Graphs:
         return Shape(graph.num_tokens, graph.num_reqs, self.pages)
 
     def _fill(self, batch: Batch, graph: BatchExecutionDescriptor) -> Inputs:
-        return self.buffers.fill(batch, self.shape(graph), graph.uniform_token_count)
+        most = self.buffers.max_model_len  # a graph holds for all queries and canvases that there can be
+        longest = graph.uniform_token_count or min(graph.num_tokens, most), most
+        return self.buffers.fill(batch, self.shape(graph), longest)
 
     def run(self, batch: Batch, graph: BatchExecutionDescriptor) -> torch.Tensor:
         """Hidden states of the batch, and behind them those of the padding: good until the next run."""

@@ -32,7 +32,7 @@ from vllm_dllm.messages import Batch, Edits, Guidance, Placed, Readout
 from vllm_dllm.models import family_of
 from vllm_dllm.probes.worker import at_the_end, worker_half
 from vllm_dllm.vllm_messages import BLOCK, HIDDEN_CACHE, LOOKS, PROBE, DllmSchedulerOutput
-from vllm_dllm.worker.buffers import Inputs, Shape, StepBuffers
+from vllm_dllm.worker.buffers import Inputs, Shape, StepBuffers, rounded
 from vllm_dllm.worker.graphs import Forward, Graphs, give_up, graph_mode
 from vllm_dllm.worker.images import ImageEmbeddings
 from vllm_dllm.worker.launched import Launched
@@ -326,7 +326,12 @@ class DllmModelRunner(UnusedCalls):
         )
 
     def _eager(self, batch: Batch) -> torch.Tensor:
-        return self._prepare(self.buffers.fill(batch), placed=batch.placed)()
+        """Hidden states of the batch, and on a CPU of some padding behind them."""
+        padded = None
+        if self.device.type == "cpu":
+            tokens = min(rounded(len(batch.positions)), self.max_tokens)
+            padded = Shape(tokens, len(batch.ends), batch.block_table.shape[1])
+        return self._prepare(self.buffers.fill(batch, padded), placed=batch.placed)()
 
     def _prepare(self, inputs: Inputs, for_capture: bool = False, placed: Sequence[Placed] = ()) -> Forward:
         """The forward of these inputs, which may be called again once they were filled with others of the same shape."""

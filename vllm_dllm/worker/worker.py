@@ -12,7 +12,7 @@ from vllm.utils.torch_utils import set_random_seed
 from vllm.v1.worker.worker_base import CompilationTimes
 
 from vllm_dllm.attention import choice
-from vllm_dllm.patches import cpu_attention, cpu_products, shared_memory
+from vllm_dllm.patches import cpu_attention, shared_memory
 from vllm_dllm.worker.freed_memory import keep_freed_memory
 from vllm_dllm.worker.model_runner import DllmModelRunner
 
@@ -30,7 +30,6 @@ class DllmWorker(PlatformWorker):
         shared_memory.apply()
         choice.register()  # `--attention-backend CUSTOM`
         cpu_attention.apply()
-        cpu_products.apply()
         # oneDNN (CPU) compiles a kernel for each number of rows, of which passes have many, and would keep 1,024
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
         if current_platform.is_cpu():
