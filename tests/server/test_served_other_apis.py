@@ -5,7 +5,7 @@ import json
 import httpx
 import openai
 import pytest
-from served import ANSWER, GEN_LENGTH, MAX_MODEL_LEN, MESSAGES, QUESTION, text_prompt
+from served import ANSWER, GEN_LENGTH, MAX_MODEL_LEN, MESSAGES, QUESTION, streamed, text_prompt
 
 
 def test_models(client, server):
@@ -47,10 +47,12 @@ def test_responses_of_a_length(client, server):
 
 
 def test_responses_stream(client, server):
-    events = list(client.responses.create(model=server.model, input=QUESTION, stream=True))
-    deltas = [e.delta for e in events if e.type == "response.output_text.delta"]
-    assert "".join(deltas) == ANSWER
-    assert len(deltas) > 1
+    def deltas(events) -> list[str]:
+        return [e.delta for e in events if e.type == "response.output_text.delta"]
+
+    ask = {"model": server.model, "input": QUESTION, "stream": True}
+    events = streamed(lambda: list(client.responses.create(**ask)), deltas)
+    assert "".join(deltas(events)) == ANSWER
     assert events[-1].type == "response.completed"
     assert server.trace(events[-1].response.id)["gen_length"] == GEN_LENGTH
 
@@ -83,11 +85,13 @@ def test_messages(server):
 
 def test_messages_stream(server):
     body = {"model": server.model, "messages": MESSAGES, "max_tokens": 40, "stream": True}
-    with httpx.stream("POST", server.url + "/v1/messages", json=body, timeout=60) as response:
-        events = [json.loads(line[6:]) for line in response.iter_lines() if line.startswith("data: {")]
-    texts = [e["delta"]["text"] for e in events if e["type"] == "content_block_delta"]
-    assert "".join(texts) == ANSWER
-    assert len(texts) > 1
+
+    def texts() -> list[str]:
+        with httpx.stream("POST", server.url + "/v1/messages", json=body, timeout=60) as response:
+            events = [json.loads(line[6:]) for line in response.iter_lines() if line.startswith("data: {")]
+        return [e["delta"]["text"] for e in events if e["type"] == "content_block_delta"]
+
+    assert "".join(streamed(texts, list)) == ANSWER
 
 
 @pytest.mark.parametrize("stream", [False, True])
