@@ -188,7 +188,7 @@ def main() -> None:
             compare_loops(args, name, levels, requests)
 
 
-def engine(folder: str, most: int, prefix_caching: bool) -> LLM:
+def engine(folder: str, most: int, prefix_caching: bool, **more) -> LLM:
     return LLM(
         folder,
         dtype="float32",
@@ -197,6 +197,7 @@ def engine(folder: str, most: int, prefix_caching: bool) -> LLM:
         max_num_seqs=most,
         kv_cache_memory_bytes=1 << 30,
         enable_prefix_caching=prefix_caching,
+        **more,
     )
 
 

@@ -18,8 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from blocks import EOS, write_model
-from vllm import LLM
+from blocks import EOS, engine, write_model
 
 from vllm_dllm import loglikelihood
 
@@ -53,16 +52,7 @@ def main() -> None:
         write_model(args.layers, folder)
         for caching in (True, False):
             trace = folder / f"trace-{caching}.jsonl"
-            llm = LLM(
-                name,
-                dtype="float32",
-                skip_tokenizer_init=True,
-                max_model_len=1024,
-                max_num_seqs=16,
-                kv_cache_memory_bytes=1 << 30,
-                enable_prefix_caching=caching,
-                additional_config={"dllm_trace": str(trace)},
-            )
+            llm = engine(name, 16, caching, additional_config={"dllm_trace": str(trace)})
             loglikelihood(llm, [([7] * 40, [8] * 5)], use_tqdm=False)  # warms up
             begin, skipped = time.perf_counter(), len(trace.read_text().splitlines())
             found.append(loglikelihood(llm, asked, use_tqdm=False))

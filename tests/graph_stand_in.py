@@ -51,7 +51,9 @@ class WithGraphs:
         self._replace(StandIn, mode, prepare, uniform or 1)
         runner.queries = Queries(runner.model)
         manager = StandIn(runner.vllm_config, runner.device, mode, decode_query_len=uniform or 1)
-        runner.looked = Graphs(manager, runner.buffers, runner.graphs.pages, runner._prepare_looked)
+        runner.looked = Graphs(
+            manager, runner.buffers, runner.graphs.pages, runner.graphs.longest, runner._prepare_looked
+        )
         with torch.inference_mode():
             runner.graphs.capture()
             runner.looked.capture()
@@ -67,7 +69,9 @@ class WithGraphs:
     def _replace(self, manager, mode, prepare, queries: int = 1) -> None:
         runner = self.model_runner
         runner.cudagraph_manager = manager(runner.vllm_config, runner.device, mode, decode_query_len=queries)
-        runner.graphs = Graphs(runner.cudagraph_manager, runner.buffers, runner.graphs.pages, prepare)
+        runner.graphs = Graphs(
+            runner.cudagraph_manager, runner.buffers, runner.graphs.pages, runner.graphs.longest, prepare
+        )
 
 
 def keep_schedules(runner: DllmModelRunner) -> None:

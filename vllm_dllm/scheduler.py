@@ -63,9 +63,7 @@ class DllmScheduler(Scheduler):
 
     def add_request(self, request: Request) -> None:
         self.images.name(request)
-        self.slots.name(
-            request, self.starter.asks(request).settings, request.sampling_params.prompt_logprobs is not None
-        )
+        self.slots.name(request, self.starter.asks(request).settings)
         super().add_request(request)
 
     # ---- one step out ----
@@ -270,7 +268,7 @@ class DllmScheduler(Scheduler):
                     self._wipe(running, holders=1)
                 else:
                     self.listeners.passed(req_id, decoding, done, finished)
-                    self._keep(req_id)
+                    self._keep(self.requests[req_id], running)
                     tokens = decoding.take_tokens()
                     if isinstance(decoding, Scoring):
                         if decoding.done and not running.goes_on():
@@ -333,18 +331,16 @@ class DllmScheduler(Scheduler):
         """Not while it runs: the next full pass needs the embeddings of its images again."""
 
     def _free_request(self, request: Request, delay_free_blocks: bool = False):
-        if request.request_id in self.active:
-            self._keep(request.request_id)
         running = self.active.pop(request.request_id, None)
         if running is not None:
+            self._keep(request, running)
             self.listeners.ended(request, running)
         return super()._free_request(request, delay_free_blocks)
 
-    def _keep(self, req_id: str) -> None:
+    def _keep(self, request: Request, running: Running) -> None:
         """Have others find what a request has computed for good."""
-        running = self.active[req_id]
         if running.shares:
-            self.slots.keep(self.requests[req_id], running.decoding.settled)
+            self.slots.keep(request, running.decoding.settled)
 
     def _free_request_blocks(self, request: Request):
         super()._free_request_blocks(request)

@@ -60,8 +60,10 @@ def scoring_of(
     params, prompt, block = request.sampling_params, request.prompt_token_ids, settings.causal_block
     if carried := (params.extra_args or {}).get(CARRIER):
         ids, passes = carried
-        passes, guided = unpack(passes), settings.cfg_scale
-        return Scoring(prompt, ids, passes, traits, guided, recorded=recorded, block=block, computed=computed), False
+        scoring = Scoring(
+            prompt, ids, unpack(passes), traits, settings.cfg_scale, recorded=recorded, block=block, computed=computed
+        )
+        return scoring, False
     if params.prompt_logprobs is None or len(prompt) < 2:
         return None, True
     # without guidance: of a text that is all prompt, nothing is left in the second canvas

@@ -28,10 +28,10 @@ class Slots:
         self.page_size = page_size
         self.seconds: dict[str, Request] = {}  # what holds the pages of a second canvas, by its request's id
 
-    def name(self, request: Request, settings: Settings, whole: bool) -> None:
-        """Called with a new request: under which names its pages are looked for and kept, if they are. `whole`: it computes
-        all of its prompt, whatever there is."""
-        if whole or not self.shares(settings):
+    def name(self, request: Request, settings: Settings) -> None:
+        """Called with a new request: under which names its pages are looked for and kept, if they are. One whose prompt is
+        scored finds none: it computes all of it, with masks in it."""
+        if request.sampling_params.prompt_logprobs is not None or not self.shares(settings):
             request.skip_reading_prefix_cache = True
         if self.shares(settings):
             request.cache_salt = f"{request.cache_salt or ''} dllm_block_length={settings.block_length}"

@@ -86,6 +86,8 @@ def test_the_attentions_metadata_is_made_anew_when_anything_that_it_sees_has_cha
     for batches, count in (([step, step, moved], 1), ([other], 2), ([step, step], 3)):
         run(runner, batches)
         assert len(made) == count
+    for inputs in made:  # what a graph was captured for
+        assert (inputs.longest_query, inputs.longest_canvas) == (min(inputs.shape.tokens, 128), 128)
     with torch.inference_mode():
         runner._eager(step)  # its metadata may lie where the graph's did
     run(runner, [step])
@@ -172,7 +174,7 @@ def test_where_capturing_fails_everything_is_eager_and_the_log_says_why(worker, 
     worker.use_graphs(64)
     runner.compilation_config.cudagraph_mode = CUDAGraphMode.FULL
     runner.cudagraph_manager = CudaGraphManager(runner.vllm_config, runner.device, CUDAGraphMode.FULL, 1)
-    runner.graphs = Graphs(runner.cudagraph_manager, runner.buffers, PAGES, runner._prepare)
+    runner.graphs = Graphs(runner.cudagraph_manager, runner.buffers, PAGES, 128, runner._prepare)
     assert runner.capture_model() == 0
     assert "passes run eagerly: capturing them failed: " in caplog.text
     assert runner.compilation_config.cudagraph_mode == CUDAGraphMode.NONE
@@ -195,7 +197,7 @@ def test_there_is_room_for_the_schedule_of_every_line(loaded, monkeypatch):
 
 def test_padding_is_in_no_request_and_in_no_slot():
     rng = np.random.default_rng(3)
-    buffers = StepBuffers(Shape(64, REQUESTS, PAGES), PAGE, 128, torch.device("cpu"))
+    buffers = StepBuffers(Shape(64, REQUESTS, PAGES), PAGE, torch.device("cpu"))
     buffers.device.fill_(255)  # what steps before have left
     step = batch(3, rng, most=10)
     tokens = len(step.positions)

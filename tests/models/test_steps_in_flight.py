@@ -59,7 +59,7 @@ class Memory:
 
 def on_a_device(stream: Stream, events: bool = True) -> StepBuffers:
     """Buffers as on a GPU, over `stream`; without `events` nobody waits for a copy."""
-    made = StepBuffers(Shape(TOKENS, REQUESTS, PAGES), PAGE, PAGES * PAGE, torch.device("cpu"))
+    made = StepBuffers(Shape(TOKENS, REQUESTS, PAGES), PAGE, torch.device("cpu"))
     tensor = made.device
     made.on_cpu = False
     made.hosts = [torch.zeros_like(tensor) for _ in range(2)]

@@ -114,17 +114,10 @@ class _Schema:
     # ---- combined ----
 
     def _combined(self, word: str, schema: dict[str, Any], within: tuple[str, ...]) -> str:
-        rest = {k: v for k, v in schema.items() if k != word and k in ASSERTING}
-        parts = [schema[word]] if word == "$ref" else schema[word]
         if word == "$ref":
-            if parts[0] in within:
-                raise refusal(
-                    "$ref",
-                    parts[0],
-                    "no part of itself, because a recursive schema is no regular language: write the "
-                    "levels out that are needed",
-                )
-            return self.regex(merged(target(self.root, parts[0]), rest, word), (*within, parts[0]))
+            return self.regex(*self._followed(schema, within))
+        rest = {k: v for k, v in schema.items() if k != word and k in ASSERTING}
+        parts = schema[word]
         if not isinstance(parts, list) or not parts:
             raise refusal(word, parts, "a list of schemas")
         if word == "allOf":
@@ -139,10 +132,14 @@ class _Schema:
         return any_of([self.regex(merged(part, rest, word), within) for part in parts])
 
     def _followed(self, part: dict[str, Any], within: tuple[str, ...]) -> tuple[Any, tuple[str, ...]]:
-        """A part of an allOf that is a reference."""
+        """What a reference leads to, and the references that lead there."""
         reference = part["$ref"]
         if reference in within:
-            self._combined("$ref", part, within)  # refuses it
+            raise refusal(
+                "$ref",
+                reference,
+                "no part of itself, because a recursive schema is no regular language: write the levels out that are needed",
+            )
         rest = {k: v for k, v in part.items() if k != "$ref" and k in ASSERTING}
         return merged(target(self.root, reference), rest, "$ref"), (*within, reference)
 

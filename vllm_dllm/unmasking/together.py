@@ -31,11 +31,11 @@ def select_together(asked: Sequence[Asked]) -> list[np.ndarray]:
     lines = np.arange(len(asked))
     last = np.where(numbers > 0, ranked[lines, numbers - 1], -np.inf)
     selected = (table <= last[:, None]) & inside
-    tied = (ranked[lines, numbers] == last).nonzero()[0]
-    if len(tied):
-        again = selected[tied]
-        again[inside[tied]] = _tied([asked[i] for i in tied.tolist()], numbers[tied], -table[tied][inside[tied]])
-        selected[tied] = again
+    tied = ranked[lines, numbers] == last
+    if tied.any():
+        theirs = inside & tied[:, None]
+        members = [asked[i] for i in tied.nonzero()[0].tolist()]
+        selected[theirs] = _tied(members, numbers[tied], -table[theirs])
     places = selected.nonzero()[1]
     stops = np.count_nonzero(selected, axis=1).cumsum().tolist()
     return [places[start:stop] for start, stop in pairwise([0, *stops])]

@@ -21,6 +21,10 @@ class Shape(NamedTuple):
     requests: int
     pages: int  # of a request, at most
 
+    @classmethod
+    def of(cls, batch: Batch) -> "Shape":
+        return cls(len(batch.positions), len(batch.ends), batch.block_table.shape[1])
+
 
 class Arrays(NamedTuple):
     """Parts of one buffer, as arrays of NumPy or tensors, in the order in which they lie there."""
@@ -100,9 +104,8 @@ class StepBuffers:
     copy comes behind all that reads the last step's. On CPU the one buffer is filled in place, for a step is over then.
     """
 
-    def __init__(self, most: Shape, page_size: int, max_model_len: int, device: torch.device):
+    def __init__(self, most: Shape, page_size: int, device: torch.device):
         self.page_size = page_size
-        self.max_model_len = max_model_len
         _, size = _parts(most)
         self.device = torch.zeros(size, dtype=torch.uint8, device=device)
         self.on_cpu = device.type == "cpu"
@@ -119,14 +122,14 @@ class StepBuffers:
         Padding tokens are in no request and go into no slot; padding requests have no tokens and no canvas. `longest`: what
         the longest query and canvas are said to be, if not what they are.
         """
-        tokens, requests = len(batch.positions), len(batch.ends)
-        shape = padded or Shape(tokens, requests, batch.block_table.shape[1])
+        own = Shape.of(batch)
+        shape = padded or own
         views = self.views(shape)
         self.turn = (self.turn + 1) % len(self.hosts)
         if not self.on_cpu:
             self.copied[self.turn].synchronize()
         arrays = views.hosts[self.turn]
-        self._write(batch, arrays, tokens, requests)
+        self._write(batch, arrays, own.tokens, own.requests)
         if not self.on_cpu:
             self.device[: views.size].copy_(self.hosts[self.turn][: views.size], non_blocking=True)
             self.copied[self.turn].record()

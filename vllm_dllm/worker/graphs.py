@@ -58,16 +58,22 @@ def give_up(config: VllmConfig, why: Exception) -> None:
 class Graphs:
     """The graphs of `manager` over `buffers`; none until they are captured, or where its mode is NONE.
 
-    `pages` is how many a request has at most. `prepare` builds the attention's metadata for inputs, and returns their
+    `pages` is how many a request has at most, `longest` how many positions a canvas has. `prepare` builds the attention's metadata for inputs, and returns their
     forward.
     """
 
     def __init__(
-        self, manager: CudaGraphManager, buffers: StepBuffers, pages: int, prepare: Callable[[Inputs, bool], Forward]
+        self,
+        manager: CudaGraphManager,
+        buffers: StepBuffers,
+        pages: int,
+        longest: int,
+        prepare: Callable[[Inputs, bool], Forward],
     ):
         self.manager = manager
         self.buffers = buffers
         self.pages = pages
+        self.longest = longest
         self.prepare = prepare
         self.hidden: torch.Tensor | None = None  # what the forwards give, [most tokens captured, hidden size]
         self.prepared: tuple[Any, ...] | None = None  # what the attention's metadata was made for last
@@ -88,9 +94,9 @@ class Graphs:
         return Shape(graph.num_tokens, graph.num_reqs, self.pages)
 
     def _fill(self, batch: Batch, graph: BatchExecutionDescriptor) -> Inputs:
-        most = self.buffers.max_model_len  # a graph holds for all queries and canvases that there can be
-        longest = graph.uniform_token_count or min(graph.num_tokens, most), most
-        return self.buffers.fill(batch, self.shape(graph), longest)
+        # a graph holds for all queries and canvases that there can be
+        query = graph.uniform_token_count or min(graph.num_tokens, self.longest)
+        return self.buffers.fill(batch, self.shape(graph), (query, self.longest))
 
     def run(self, batch: Batch, graph: BatchExecutionDescriptor) -> torch.Tensor:
         """Hidden states of the batch, and behind them those of the padding: good until the next run."""

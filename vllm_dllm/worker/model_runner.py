@@ -134,17 +134,17 @@ class DllmModelRunner(UnusedCalls):
         lines = self.max_num_reqs if family_of(config.model_config).attention == "full" else self.max_tokens
         make_room(self.attn_groups, lines)
         most = Shape(self.max_tokens, lines, pages)
-        self.buffers = StepBuffers(most, self.page_size, longest, self.device)
+        self.buffers = StepBuffers(most, self.page_size, self.device)
         mode = graph_mode(config, graph_support)
         block = config.additional_config.get(BLOCK, 1)
         self.cudagraph_manager = CudaGraphManager(config, self.device, mode, decode_query_len=block)
-        self.graphs = Graphs(self.cudagraph_manager, self.buffers, pages, self._prepare)
+        self.graphs = Graphs(self.cudagraph_manager, self.buffers, pages, longest, self._prepare)
         self.looked: Graphs | None = None  # of passes that a probe looks into
         probe = config.additional_config.get(PROBE)
         if probe is not None and worker_half(probe).at_the_end and not is_profiling:
             self.queries = Queries(self.model)
             manager = CudaGraphManager(config, self.device, mode, decode_query_len=block)
-            self.looked = Graphs(manager, self.buffers, pages, self._prepare_looked)
+            self.looked = Graphs(manager, self.buffers, pages, longest, self._prepare_looked)
         self.hidden_cache = None
         with kv_cache_allocation_context or nullcontext():  # what sleep mode gives back
             if self._keeps_hidden and not is_profiling:
@@ -329,8 +329,8 @@ class DllmModelRunner(UnusedCalls):
         """Hidden states of the batch, and on a CPU of some padding behind them."""
         padded = None
         if self.device.type == "cpu":
-            tokens = min(rounded(len(batch.positions)), self.max_tokens)
-            padded = Shape(tokens, len(batch.ends), batch.block_table.shape[1])
+            own = Shape.of(batch)
+            padded = own._replace(tokens=min(rounded(own.tokens), self.max_tokens))
         return self._prepare(self.buffers.fill(batch, padded), placed=batch.placed)()
 
     def _prepare(self, inputs: Inputs, for_capture: bool = False, placed: Sequence[Placed] = ()) -> Forward:
